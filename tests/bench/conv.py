@@ -1,0 +1,106 @@
+"""Convolution against PyTorch: `python -m tests.bench.conv [threads]`.
+
+Each engine runs in a process of its own, in turn, several rounds; the fastest call of all rounds counts. PyTorch gets
+channels_last tensors; both compute forward, input gradient and weight gradient alone, with bias where there is one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+# (N, C, H, W, K, kernel, stride, padding, groups)
+SHAPES = [
+    (8, 64, 56, 56, 64, 3, 1, 1, 1),
+    (32, 32, 28, 28, 64, 3, 1, 1, 1),
+    (64, 1, 28, 28, 16, 3, 1, 1, 1),
+    (64, 16, 14, 14, 32, 3, 1, 1, 1),
+    (8, 3, 112, 112, 64, 7, 2, 3, 1),
+    (8, 128, 28, 28, 128, 3, 1, 1, 1),
+    (8, 256, 14, 14, 256, 3, 1, 1, 1),
+    (8, 512, 7, 7, 512, 3, 1, 1, 1),
+    (8, 64, 56, 56, 128, 3, 2, 1, 1),
+    (8, 256, 28, 28, 64, 1, 1, 0, 1),
+    (8, 64, 56, 56, 64, 3, 1, 1, 64),
+    (64, 6, 14, 14, 16, 5, 1, 0, 1),
+]
+ROUNDS = 3
+SECONDS = 0.25  # of repeated calls per measurement
+
+
+def fastest(run: Callable[[], object]) -> float:
+    """Milliseconds of the fastest call."""
+    run()
+    run()
+    times, end = [], time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times) * 1e3
+
+
+def measure_ours() -> list[list[float]]:
+    """Milliseconds per shape: forward, input gradient, weight gradient."""
+    from tinygrad_cnn.kernels import conv
+
+    rows = []
+    for N, C, H, W, K, f, s, p, groups in SHAPES:
+        x = np.random.standard_normal((N, H, W, C)).astype("f4")
+        w = np.random.standard_normal((f, f, C // groups, K)).astype("f4")
+        b = np.random.standard_normal(K).astype("f4")
+        y = np.empty((N, (H + 2 * p - f) // s + 1, (W + 2 * p - f) // s + 1, K), "f4")
+        g, gx, gw = np.random.standard_normal(y.shape).astype("f4"), np.empty_like(x), np.empty_like(w)
+        how = ((s, s), (p, p), (1, 1), groups)
+        rows.append([fastest(lambda: conv.conv2d(x, w, b, *how, y)),
+                     fastest(lambda: conv.conv2d_input_grad(g, w, *how, gx)),
+                     fastest(lambda: conv.conv2d_weight_grad(g, x, *how, gw))])
+    return rows
+
+
+def measure_torch() -> list[list[float]]:
+    """The same with PyTorch."""
+    import torch
+    import torch.nn.functional as F
+
+    def gradient(g, x, w, s, p, groups, mask):
+        return torch.ops.aten.convolution_backward(g, x, w, None, (s, s), (p, p), (1, 1), False, (0, 0), groups, mask)
+
+    rows = []
+    with torch.no_grad():
+        for N, C, H, W, K, f, s, p, groups in SHAPES:
+            x = torch.randn(N, C, H, W).contiguous(memory_format=torch.channels_last)
+            w = torch.randn(K, C // groups, f, f).contiguous(memory_format=torch.channels_last)
+            b = torch.randn(K)
+            g = torch.randn_like(F.conv2d(x, w, b, s, p, 1, groups)).contiguous(memory_format=torch.channels_last)
+            rows.append([fastest(lambda: F.conv2d(x, w, b, s, p, 1, groups)),
+                         fastest(lambda: gradient(g, x, w, s, p, groups, (True, False, False))),
+                         fastest(lambda: gradient(g, x, w, s, p, groups, (False, True, False)))])
+    return rows
+
+
+def main(threads: int) -> None:
+    best: dict[str, np.ndarray] = {}
+    environment = {**os.environ, "NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    for _ in range(ROUNDS):
+        for engine in ("ours", "torch"):
+            command = [sys.executable, "-m", "tests.bench.conv", "--engine", engine]
+            output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+            times = np.array(json.loads(output))
+            best[engine] = np.minimum(best.get(engine, times), times)
+    names = ("forward", "input gradient", "weight gradient")
+    print("ms ours / torch (torch / ours: above 1, ours is faster)")
+    print(f"{'N, C, H, W, K, f, s, p, groups':36s}" + "".join(f"{name:>28s}" for name in names))
+    for shape, a, b in zip(SHAPES, best["ours"], best["torch"], strict=True):
+        print(f"{str(shape)[1:-1]:36s}" + "".join(f"{i:10.3f} /{j:8.3f} ({j / i:5.2f})" for i, j in zip(a, b, strict=True)))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--engine"]:
+        print(json.dumps(measure_ours() if sys.argv[2] == "ours" else measure_torch()))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count() or 1)

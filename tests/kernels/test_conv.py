@@ -1,0 +1,155 @@
+"""Convolution kernels against slow loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinygrad_cnn.kernels import conv as kernels
+from tinygrad_cnn.kernels import jit
+
+from . import reference
+from .reference import Conv, assert_sums_close, assert_unchanged, convs, frozen, poisoned, variant
+
+VARIANTS = pytest.mark.parametrize("name", ["serial", "parallel"])
+
+
+@VARIANTS
+@settings(max_examples=60, deadline=None)
+@given(conv=convs())
+def test_conv2d_equals_the_slow_loop(name, conv):
+    x, w, bias, _ = conv.arrays()
+    before = frozen(x, w, bias)
+    out = poisoned((conv.N, conv.OH, conv.OW, conv.K), conv.dtype)
+    with variant(name):
+        kernels.conv2d(x, w, bias, *conv.how, out)
+    expected = reference.conv2d(conv, x, w, bias)
+    absolute = reference.conv2d(conv, abs(x), abs(w), abs(bias))
+    assert_sums_close(out, expected, absolute, conv.R * conv.S * conv.C // conv.groups + 1)
+    assert_unchanged([x, w, bias], before)
+
+
+@VARIANTS
+@settings(max_examples=60, deadline=None)
+@given(conv=convs())
+def test_input_gradient_equals_the_slow_loop(name, conv):
+    x, w, _, g = conv.arrays()
+    before = frozen(g, w)
+    out = poisoned(x.shape, conv.dtype)
+    with variant(name):
+        kernels.conv2d_input_grad(g, w, *conv.how, out)
+    expected = reference.conv2d_input_grad(conv, g, w)
+    absolute = reference.conv2d_input_grad(conv, abs(g), abs(w))
+    assert_sums_close(out, expected, absolute, conv.R * conv.S * conv.K // conv.groups)
+    assert_unchanged([g, w], before)
+
+
+@VARIANTS
+@settings(max_examples=60, deadline=None)
+@given(conv=convs())
+def test_weight_gradient_equals_the_slow_loop(name, conv):
+    x, w, _, g = conv.arrays()
+    before = frozen(g, x)
+    out = poisoned(w.shape, conv.dtype)
+    with variant(name):
+        kernels.conv2d_weight_grad(g, x, *conv.how, out)
+    expected = reference.conv2d_weight_grad(conv, g, x)
+    absolute = reference.conv2d_weight_grad(conv, abs(g), abs(x))
+    assert_sums_close(out, expected, absolute, conv.N * conv.OH * conv.OW)
+    assert_unchanged([g, x], before)
+
+
+@VARIANTS
+@settings(max_examples=30, deadline=None)
+@given(shape=st.tuples(*[st.integers(0, 7)] * 3, st.integers(1, 40)), dtype=st.sampled_from(reference.DTYPES))
+def test_bias_gradient_is_correctly_rounded(name, shape, dtype):
+    g = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    out = poisoned(shape[3:], dtype)
+    with variant(name):
+        kernels.bias_grad(g, out)
+    expected = g.astype(np.longdouble).sum(axis=(0, 1, 2))
+    np.testing.assert_allclose(out, expected.astype(dtype), rtol=2 * np.finfo(dtype).eps, atol=1e-12)
+
+
+def _plain(N, C, H, K, kernel=3, stride=1, padding=1, groups=1, dtype=np.float32):
+    size = (H + 2 * padding - kernel) // stride + 1
+    return Conv(N, H, H, C, K, kernel, kernel, size, size, (stride, stride), (padding, padding), (1, 1), groups, dtype, 0)
+
+
+# Several bands, channel blocks, partial sums and tiles; each remainder of the tile's rows.
+SIZES = [_plain(2, 70, 33, 77), _plain(40, 3, 20, 33, 5, 2, 2), _plain(5, 33, 13, 20, 1, 1, 0), _plain(3, 40, 7, 40),
+         _plain(2, 66, 12, 34, 3, 2, 1, 2), _plain(33, 1, 28, 6, 5, 1, 0), _plain(3, 130, 11, 130, 3, 1, 1, 130),
+         _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64)]
+
+
+@pytest.mark.parametrize("conv", SIZES, ids=lambda c: f"{c.N}x{c.C}x{c.H}-{c.K}")
+def test_larger_sizes_equal_the_slow_loop(conv):
+    x, w, bias, g = conv.arrays()
+    y, gx, gw = poisoned(g.shape, conv.dtype), poisoned(x.shape, conv.dtype), poisoned(w.shape, conv.dtype)
+    kernels.conv2d(x, w, bias, *conv.how, y)
+    kernels.conv2d_input_grad(g, w, *conv.how, gx)
+    kernels.conv2d_weight_grad(g, x, *conv.how, gw)
+    scale = 20 * np.finfo(conv.dtype).eps  # random signs: errors grow as the square root of the number of terms
+    for actual, expected in ((y, reference.conv2d(conv, x, w, bias)), (gx, reference.conv2d_input_grad(conv, g, w)),
+                             (gw, reference.conv2d_weight_grad(conv, g, x))):
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=scale * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("conv", [_plain(0, 4, 6, 8), _plain(0, 4, 6, 4, groups=4)], ids=["dense", "depthwise"])
+def test_no_images_give_no_output_and_zero_gradients(conv):
+    x, w, bias, g = conv.arrays()
+    kernels.conv2d(x, w, bias, *conv.how, np.empty_like(g))
+    kernels.conv2d_input_grad(g, w, *conv.how, np.empty_like(x))
+    gw, gb = poisoned(w.shape, np.float32), poisoned(bias.shape, np.float32)
+    kernels.conv2d_weight_grad(g, x, *conv.how, gw)
+    kernels.bias_grad(g, gb)
+    assert not gw.any() and not gb.any()
+
+
+@pytest.mark.parametrize("groups", [1, 20])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_inf_reach_what_depends_on_them_and_nothing_else(groups, value):
+    conv = _plain(2, 20, 9, 20, groups=groups)
+    x, w, bias, g = conv.arrays()
+    x[1, 4, 4, 2] = g[1, 4, 4, 2] = value
+    y, gx, gw = (poisoned(a.shape, np.float32) for a in (g, x, w))
+    kernels.conv2d(x, w, bias, *conv.how, y)
+    kernels.conv2d_input_grad(g, w, *conv.how, gx)
+    kernels.conv2d_weight_grad(g, x, *conv.how, gw)
+    for actual, expected in ((y, reference.conv2d(conv, x, w, bias)), (gx, reference.conv2d_input_grad(conv, g, w)),
+                             (gw, reference.conv2d_weight_grad(conv, g, x))):
+        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(expected))
+        assert not np.isfinite(actual).all()
+
+
+def test_sums_of_a_million_ones_are_exact():
+    g = np.ones((1, 1024, 1024, 1), np.float32)
+    bias, weight = poisoned((1,), np.float32), poisoned((1, 1, 1, 1), np.float32)
+    for _ in range(20):
+        kernels.bias_grad(g, bias)
+        kernels.conv2d_weight_grad(g, g, (1, 1), (0, 0), (1, 1), 1, weight)
+        assert bias[0] == weight[0, 0, 0, 0] == 1 << 20
+
+
+def test_input_gradient_is_zero_where_no_window_reaches():
+    g, w = np.ones((1, 2, 2, 3), np.float32), np.ones((1, 1, 2, 3), np.float32)
+    out = poisoned((1, 8, 8, 2), np.float32)
+    kernels.conv2d_input_grad(g, w, (3, 3), (0, 0), (1, 1), 1, out)
+    expected = np.zeros_like(out)
+    expected[:, 0:4:3, 0:4:3] = 3
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_integers_and_read_only_arrays_of_any_kind_compile_nothing_new():
+    conv = _plain(2, 4, 6, 8)
+    x, w, bias, g = conv.arrays()
+    out = np.empty_like(g)
+    for _ in range(2):
+        kernels.conv2d(x, w, bias, *conv.how, out)
+        first = out.copy()
+        for a in (x, w, bias):
+            a.flags.writeable = False
+    kernels.conv2d(x, w, bias, np.array([1, 1]), (np.int64(1), True), [1, 1], np.int32(1), out)
+    np.testing.assert_array_equal(out, first)
+    compiled = [k for k in vars(kernels).values() if isinstance(k, jit.Kernel)]
+    assert compiled and all(len(k.serial.signatures) <= 2 and len(k.parallel.signatures) <= 2 for k in compiled)

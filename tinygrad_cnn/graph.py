@@ -1,0 +1,350 @@
+"""The recorded graph and the walk back through it. Knows no op and no Tensor class: it calls their rules and methods."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .primitive import Primitive, Rule
+
+_serial = itertools.count(1)
+
+
+class _GradMode(threading.local):
+    enabled = True
+
+
+_mode = _GradMode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are recorded in this thread."""
+    return _mode.enabled
+
+
+class set_grad_enabled:
+    """Switch recording on or off for this thread: a statement, a context manager or a decorator, as in PyTorch.
+
+    Args:
+        mode: True records operations on tensors that require grad, False does not.
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> x = tg.ones(2, requires_grad=True)
+        >>> with tg.set_grad_enabled(False):
+        ...     y = x * 2
+        >>> y.requires_grad
+        False
+    """
+
+    def __init__(self, mode: bool):
+        self.previous, self.mode = _mode.enabled, bool(mode)
+        _mode.enabled = self.mode
+
+    def __enter__(self) -> None:
+        _mode.enabled = self.mode
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.enabled = self.previous
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        _mode.enabled = self.previous          # as a decorator, constructing it must not switch the caller
+        return _decorate(type(self), (self.mode,), function)
+
+
+def _decorate(context: Callable[..., Any], args: tuple[Any, ...], function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*a: Any, **k: Any) -> Any:
+        with context(*args):
+            return function(*a, **k)
+    return wrapper
+
+
+class _Scope:
+    mode: bool
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        return super().__new__(cls) if function is None else _decorate(cls, (), function)
+
+    def __enter__(self) -> None:
+        self.previous, _mode.enabled = _mode.enabled, self.mode
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.enabled = self.previous
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return _decorate(type(self), (), function)
+
+
+class no_grad(_Scope):
+    """Context manager or decorator: nothing inside is recorded.
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> w = tg.ones(2, requires_grad=True)
+        >>> (w * w).sum().backward()
+        >>> with tg.no_grad():
+        ...     w -= 0.1 * w.grad
+        >>> w
+        tensor([0.8000, 0.8000], dtype=float32, requires_grad=True)
+    """
+
+    mode = False
+
+
+class enable_grad(_Scope):
+    """Context manager or decorator: operations inside are recorded, also within `no_grad`."""
+
+    mode = True
+
+
+class Storage:
+    """What tensors over the same memory share: a version, so that a write to a value the graph needs is noticed.
+
+    Attributes:
+        version: grows with every write.
+        rebased: grows with every *recorded* write; a tensor made before it no longer tells its own history.
+        leaf: a leaf that requires grad lies here, so recorded writes are refused.
+        serial: the time of birth, by which backward knows whether a gradient's memory is its own.
+    """
+
+    __slots__ = ("leaf", "rebased", "serial", "version")
+
+    def __init__(self) -> None:
+        self.version = self.rebased = 0
+        self.leaf = False
+        self.serial = next(_serial)
+
+
+class Saved:
+    """A value kept for backward: the array and the facts to rebuild its Tensor, never the Tensor (no cycles)."""
+
+    __slots__ = ("array", "edge", "storage", "version")
+
+    def __init__(self, array: np.ndarray, storage: Storage, edge: Edge | None):
+        self.array, self.storage, self.version, self.edge = array, storage, storage.version, edge
+
+
+class Leaf:
+    """The end of the graph: a tensor the user made with `requires_grad=True`. Holds it weakly; it holds us."""
+
+    __slots__ = ("__weakref__", "hooks", "retained", "tensor")
+    serial = 0
+    edges: tuple[None, ...] = ()
+    name = "leaf"
+    outputs = 1
+
+    def __init__(self, tensor: Any):
+        self.tensor = weakref.ref(tensor)
+        self.hooks: dict[int, tuple[int, Callable[[Any], Any]]] = {}
+        self.retained: tuple[()] = ()
+
+
+class Node:
+    """One recorded call of a primitive.
+
+    Attributes:
+        primitive, attributes: what was called.
+        edges: per argument the (node, output index) its gradient goes to, or None.
+        arguments: per argument what was saved of it: a `Saved`, a plain value, or None.
+        results: per output a `Saved` or None.
+        shapes, dtypes: per argument, kept always; they cost nothing.
+        serial: nodes are numbered as they are made, so descending order is a topological order.
+    """
+
+    __slots__ = ("__weakref__", "arguments", "attributes", "dtypes", "edges", "freed", "hooks", "primitive", "result_shape",
+                 "results", "retained", "serial", "shapes")
+
+    def __init__(self, primitive: Primitive, attributes: dict[str, Any], edges: tuple[Edge | None, ...],
+                 arguments: list[Any], shapes: tuple[Any, ...], dtypes: tuple[Any, ...], result_shape: tuple[int, ...]):
+        self.primitive, self.attributes, self.edges, self.arguments = primitive, attributes, edges, arguments
+        self.shapes, self.dtypes, self.result_shape = shapes, dtypes, result_shape
+        self.results: list[Saved | None] = [None] * len(primitive.returns)
+        self.hooks: dict[int, tuple[int, Callable[[Any], Any]]] = {}
+        self.retained: list[tuple[int, weakref.ref[Any]]] = []
+        self.freed = False
+        self.serial = next(_serial)
+
+    @property
+    def name(self) -> str:
+        """The primitive's name in PyTorch's style: `MulBackward`."""
+        return "".join(part.capitalize() for part in self.primitive.name.split("_")) + "Backward"
+
+    @property
+    def next_functions(self) -> tuple[Edge, ...]:
+        """The (node, output index) pairs that gradients go to, for those who walk the graph by hand."""
+        return tuple(edge for edge in self.edges if edge is not None)
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return len(self.results)
+
+    def saved(self) -> Iterator[tuple[str, Saved]]:
+        """The values kept for backward, by name; empty once backward has freed them."""
+        names = self.primitive.arguments or [f"{self.primitive.variadic}[{i}]" for i in range(len(self.arguments))]
+        for name, value in itertools.chain(zip(names, self.arguments, strict=False), zip(self.primitive.returns, self.results, strict=False)):
+            if isinstance(value, Saved):
+                yield name, value
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def describe(self) -> str:
+        """For errors: the op and the shapes that went in and came out."""
+        return f"{self.primitive.name} {tuple(map(tuple, self.shapes))} -> {self.result_shape}"
+
+    def _unpack(self, value: Any, wrap: Callable[..., Any], name: str) -> Any:
+        if not isinstance(value, Saved):
+            return value
+        if value.storage.version != value.version:
+            raise RuntimeError(
+                f"backward: {name} of {self.describe()}, a tensor of shape {value.array.shape}, was modified by an in-place "
+                f"operation after it was saved (version {value.storage.version}, expected {value.version}); "
+                "write to a clone() instead")
+        return wrap(value.array, value.storage, value.edge)
+
+    def _read(self, rule: Rule, g: Any, needs: tuple[bool, ...], wrap: Callable[..., Any]) -> list[Any]:
+        primitive, values = self.primitive, []
+        for kind, key in rule.reads:
+            if kind == "g":
+                values.append(g)
+            elif kind == "argument":
+                values.append(self._unpack(self.arguments[key], wrap, primitive.arguments[key])
+                              if key < len(self.arguments) else None)
+            elif kind == "output":
+                values.append(self._unpack(self.results[key], wrap, f"the result {primitive.returns[key]!r}"))
+            elif kind == "attribute":
+                values.append(self.attributes.get(key, primitive.defaults.get(key)))
+            elif kind == "shape":
+                values.append(self.shapes[key] if key < len(self.shapes) else None)
+            elif kind == "dtype":
+                values.append(self.dtypes[key] if key < len(self.dtypes) else None)
+            elif kind == "needs":
+                values.append(needs)
+            elif kind == "arguments":
+                values.append([self._unpack(a, wrap, f"argument {i}") for i, a in enumerate(self.arguments)])
+            else:
+                values.append(self.shapes if kind == "shapes" else self.dtypes)
+        return values
+
+    def pull_back(self, g: Any, needs: tuple[bool, ...], wrap: Callable[..., Any]) -> Iterator[tuple[int, Any]]:
+        """Run the rules: from the cotangent of the output(s) to (argument, gradient) pairs."""
+        primitive = self.primitive
+        if primitive.joint_rule is not None:
+            rule = primitive.joint_rule
+            gradients: Iterable[tuple[int, Any]] = enumerate(rule.function(*self._read(rule, g, needs, wrap)))
+        else:
+            gradients = ((i, primitive.rules[i].function(*self._read(primitive.rules[i], g, needs, wrap)))
+                         for i, need in enumerate(needs) if need)
+        for i, gradient in gradients:
+            if gradient is None or not needs[i]:
+                continue
+            if gradient.shape != self.shapes[i]:
+                if not primitive.broadcasts:
+                    raise RuntimeError(f"backward: the rule of {self.describe()} for argument {i} returned shape "
+                                       f"{tuple(gradient.shape)}, wanted {self.shapes[i]}")
+                gradient = gradient.sum_to_size(self.shapes[i])
+            yield i, gradient if gradient.dtype == self.dtypes[i] else gradient.to(self.dtypes[i])
+
+    def free(self) -> None:
+        """Drop what was saved; a second backward then speaks instead of computing with nothing."""
+        self.arguments, self.results, self.freed = [], [None] * len(self.results), True
+
+
+Edge = tuple[Any, int]
+
+
+def reachable(roots: Iterable[Any]) -> list[Any]:
+    """Every node and leaf under the roots, each before what it was computed from. Iterative: depth costs no stack."""
+    seen, stack = set(), list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(edge[0] for edge in node.edges if edge is not None)
+    return sorted(seen, key=lambda node: -node.serial)
+
+
+def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_graph: bool, create_graph: bool,
+             targets: list[Edge] | None = None) -> dict[Edge, Any]:
+    """Walk from the roots to the leaves, running each node's rules once, and free what was passed.
+
+    Args:
+        roots: ((node, output index), cotangent) pairs.
+        wrap: makes a Tensor of (array, storage, edge).
+        retain_graph: keep what was saved, for another backward.
+        create_graph: record the rules themselves, for derivatives of the gradients.
+        targets: where gradients are wanted (`autograd.grad`); None accumulates into the leaves' `.grad`.
+
+    Returns:
+        The targets' gradients; empty without targets.
+    """
+    order = reachable(edge[0] for edge, _ in roots)
+    found: dict[Edge, Any] = {}
+    ends = {node for node, _ in targets or ()}
+    useful = set(ends)
+    for node in reversed(order):               # parents first: what leads to a target (or to any leaf) is worth visiting
+        if targets is None or any(edge is not None and edge[0] in useful for edge in node.edges):
+            useful.add(node)
+    cotangents: dict[Any, list[Any]] = {}
+    owned: set[Edge] = set()                   # cotangents whose memory belongs to this walk alone
+    for (node, index), g in roots:
+        slot = cotangents.setdefault(node, [None] * node.outputs)
+        slot[index] = g if slot[index] is None else slot[index] + g
+    for node, _ in (edge for edge, _ in roots):
+        if isinstance(node, Node) and node.freed and node in useful:
+            raise _freed(node)
+    with set_grad_enabled(create_graph):
+        for node in order:
+            slot = cotangents.pop(node, None)
+            if slot is None or node not in useful:
+                continue
+            for index, hook in list(node.hooks.values()):
+                owned.discard((node, index))
+                if slot[index] is not None:
+                    replaced = hook(slot[index])
+                    slot[index] = slot[index] if replaced is None else replaced
+            for index, reference in node.retained:
+                tensor = reference()
+                if tensor is not None and slot[index] is not None:
+                    tensor._accumulate(slot[index], False)
+            if node in ends:
+                found.update({edge: slot[edge[1]] for edge in targets or () if edge[0] is node and slot[edge[1]] is not None})
+            if isinstance(node, Leaf):
+                tensor = node.tensor()
+                if targets is None and tensor is not None:
+                    tensor._accumulate(slot[0], (node, 0) in owned)
+                continue
+            needs = tuple(edge is not None and edge[0] in useful for edge in node.edges)
+            if not any(needs):
+                continue
+            if node.freed and (any(node.primitive.plan(needs))):
+                raise _freed(node)
+            before = next(_serial)
+            gradients = list(node.pull_back(slot[0] if node.outputs == 1 else tuple(slot), needs, wrap))
+            storages = [gradient._storage for _, gradient in gradients]
+            for i, gradient in gradients:
+                parent, index = node.edges[i]
+                into = cotangents.setdefault(parent, [None] * parent.outputs)
+                if into[index] is None:
+                    into[index] = gradient
+                    if not create_graph and gradient._storage.serial > before and storages.count(gradient._storage) == 1:
+                        owned.add((parent, index))
+                else:
+                    into[index] = into[index] + gradient
+                    owned.add((parent, index))
+            if not retain_graph:
+                node.free()
+    return found
+
+
+def _freed(node: Node) -> RuntimeError:
+    return RuntimeError(f"backward: the graph of {node.describe()} was already freed by an earlier backward; "
+                        "pass retain_graph=True to that one to go through it again")

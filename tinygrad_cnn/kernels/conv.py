@@ -1,0 +1,408 @@
+"""Convolution (cross-correlation), its two gradients, and the bias gradient, on channels-last images.
+
+Forward and input gradient are one loop nest: each output pixel is a sum over taps, a tap being an offset (dy, dx) in the
+input and a matrix (C, K). For the gradient of a convolution with stride (sh, sw) the input pixels split into sh * sw
+phases; within one, consecutive pixels meet the same taps at consecutive pixels of `g`: a convolution of stride 1.
+"""
+
+import numpy as np
+from numba import prange
+
+from . import depthwise
+from .jit import inline, kernel, pair
+from .norm import channel_sum
+from .simd import VECTOR_BYTES, VECTOR_REGISTERS, lanes, tile_add_to, tile_fma, tile_splat, tile_store, tile_zeros
+from .taps import all_taps, input_phases
+
+# Output pixels (rows) of the tiles, two vectors wide: as many accumulators as leave registers for one operand row.
+LARGE, MIDDLE, SMALL = (14, 7, 4) if VECTOR_REGISTERS == 32 else (6, 4, 2)
+# Input channels (rows) of the weight gradient's tiles: channels mostly come in powers of two.
+CHANNELS = 8 if VECTOR_REGISTERS == 32 else 4
+VECS = 2
+BAND_BYTES = 1 << 17  # of padded input rows per task: a part of the second-level cache
+MIN_TASKS = 32  # more than most machines' threads, so that a late thread costs little
+CHUNK_PIXELS = 128  # summed in registers before the weight gradient's tile is added to memory
+PARTIALS = 16  # partial sums of the weight gradient at most
+MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
+
+
+# -- forward and input gradient ----------------------------------------------------------------------------------------
+
+
+def _tile_of(rows, vecs):
+    @inline
+    def tile(x, xo, taps, C, step, w, wo, bias, k, y, yo, y_step, valid):
+        acc = tile_splat(rows, vecs, bias, k)
+        for t in range(taps.shape[0]):
+            tap = xo + taps[t]
+            for c in range(C):
+                acc = tile_fma(acc, x, tap + c, step, w, wo)
+                wo += vecs * lanes(w)
+        tile_store(acc, y, yo, y_step, valid)
+
+    return tile
+
+
+def _row_of(vecs):
+    large, middle, small, single = (_tile_of(rows, vecs) for rows in (LARGE, MIDDLE, SMALL, 1))
+
+    @inline
+    def row(x, xo, taps, C, step, w, wo, bias, k, y, yo, y_step, valid, width):
+        """One row of output pixels. The last tile moves back over pixels already done, rather than be narrow."""
+        j = 0
+        while j < width:
+            left = width - j
+            if left >= LARGE:
+                large(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
+                j += LARGE
+            elif left > SMALL and width >= MIDDLE:
+                j = min(j, width - MIDDLE)
+                middle(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
+                j += MIDDLE
+            elif width >= SMALL:
+                j = min(j, width - SMALL)
+                small(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
+                j += SMALL
+            else:
+                single(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
+                j += 1
+
+    return row
+
+
+_row_wide, _row_narrow = _row_of(VECS), _row_of(1)
+
+
+@inline
+def _copy_band(x, n, top, left, buffer, rows, width):
+    """buffer (rows, width, C) flat = x[n, top : top + rows, left : left + width], zeros outside the image."""
+    _, H, W, C = x.shape
+    source = x.reshape(-1)
+    first, last = min(max(0, -left), width), max(min(width, W - left), 0)
+    for i in range(rows):
+        to = i * width * C
+        h = top + i
+        if h < 0 or h >= H or first >= last:
+            buffer[to : to + width * C] = 0
+            continue
+        buffer[to : to + first * C] = 0
+        start = ((n * H + h) * W + left) * C
+        for j in range(first * C, last * C):  # numba compiles a slice assignment five times more slowly
+            buffer[to + j] = source[start + j]
+        buffer[to + last * C : to + width * C] = 0
+
+
+@inline
+def _convolve_band(n, top, rows, x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span, band_width,
+                   padded, y, start, y_row, y_pixel, OW):
+    """Output rows `top`, `top + 1`, ... of image n; `start` is where in y the first of them begins."""
+    _, H, W, C = x.shape
+    L = lanes(w)
+    Kp = (Kg + L - 1) // L * L
+    if padded:
+        height = span + (rows - 1) * sy
+        source = np.empty(height * band_width * C, x.dtype)
+        _copy_band(x, n, top * sy + y0, x0, source, height, band_width)
+        xo, x_row = 0, sy * band_width * C
+    else:
+        source = x.reshape(-1)
+        xo, x_row = ((n * H + top * sy + y0) * W + x0) * C, sy * W * C
+    for group in range(groups):
+        for k in range(0, Kg, VECS * L):
+            wo = (group * Kp + k) * taps.shape[0] * Cg
+            for i in range(rows):
+                xi = xo + i * x_row + group * Cg
+                yo = start + i * y_row + group * Kg + k
+                b = group * Kp + k
+                if Kp - k > L:
+                    _row_wide(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yo, y_pixel, Kg - k, OW)
+                else:
+                    _row_narrow(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yo, y_pixel, Kg - k, OW)
+
+
+@kernel
+def _convolve(x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span, band_width, padded, band, y, y_start, y_image,
+              y_row, y_pixel, OH, OW):
+    bands = (OH + band - 1) // band
+    for task in prange(x.shape[0] * bands):
+        i = np.int64(task)
+        n, top = i // bands, i % bands * band
+        _convolve_band(n, top, min(band, OH - top), x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span,
+                       band_width, padded, y, y_start + n * y_image + top * y_row, y_row, y_pixel, OW)
+
+
+@kernel
+def _pack(w, taps, tap_step, group_step, c_step, k_step, C, K, groups, width, out):
+    """out, flat (groups, blocks of k, taps, C, width): the order in which the tiles read it; K is padded with zeros.
+
+    Element (group, t, c, k) is w[taps[t] * tap_step + group * group_step + c * c_step + k * k_step]. The last block is
+    one vector, half of `width`, if that holds what is left.
+    """
+    L = lanes(w)
+    T = taps.shape[0]
+    Kp = (K + L - 1) // L * L
+    blocks = (Kp + width - 1) // width
+    for task in prange(groups * blocks * T):
+        i = np.int64(task)
+        group, block, t = i // (blocks * T), i // T % blocks, i % T
+        first = block * width
+        size = min(width, Kp - first)
+        to = (group * Kp + first) * T * C + t * C * size
+        start = taps[t] * tap_step + group * group_step + first * k_step
+        for c in range(C):
+            for k in range(min(size, K - first)):
+                out[to + c * size + k] = w[start + c * c_step + k * k_step]
+            for k in range(min(size, K - first), size):
+                out[to + c * size + k] = 0
+
+
+def _lanes_of(dtype):
+    return VECTOR_BYTES // dtype.itemsize
+
+
+def _correlate(x, w, tap_index, dy, dx, steps, C, K, groups, bias, sy, sx, out, top, left, out_sy, out_sx):
+    """out[n, top + i * out_sy, left + j * out_sx] = bias + sum_t x[n, i * sy + dy[t], j * sx + dx[t]] @ w_t.
+
+    Args:
+        x: (N, H, W, groups * C).
+        w: any shape; tap t is its matrix `tap_index[t]`, laid out by `steps` (see `_pack`).
+        bias: (groups * K,).
+        out: (N, OH, OW, groups * K); overwritten at the pixels named.
+    """
+    N, H, W, _ = x.shape
+    OH, OW = len(range(top, out.shape[1], out_sy)), len(range(left, out.shape[2], out_sx))
+    if len(tap_index) == 0:
+        out[:, top::out_sy, left::out_sx] = bias
+        return
+    if min(N, OH, OW) == 0:
+        return
+    L = _lanes_of(x.dtype)
+    Kp = -(-K // L) * L
+    T = len(tap_index)
+    packed = np.empty(groups * Kp * T * C, x.dtype)
+    _pack(w.reshape(-1), np.array(tap_index, np.int64), *steps, C, K, groups, VECS * L, packed, work=packed.size)
+    bias_packed = np.zeros((groups, Kp), x.dtype)
+    bias_packed[:, :K] = bias.reshape(groups, K)
+
+    y0, x0 = min(dy), min(dx)
+    span = max(dy) - y0 + 1
+    height, width = span + (OH - 1) * sy, max(dx) - x0 + 1 + (OW - 1) * sx
+    padded = y0 < 0 or x0 < 0 or y0 + height > H or x0 + width > W
+    row = width if padded else W
+    pixel = groups * C
+    taps = np.array([((a - y0) * row + b - x0) * pixel for a, b in zip(dy, dx, strict=True)], np.int64)
+    band = max(1, min(OH, BAND_BYTES // (sy * row * pixel * x.itemsize), -(-N * OH // MIN_TASKS)))
+    y_image, y_row, y_pixel = (s // x.itemsize for s in out.strides[:3])
+    _convolve(x, packed, taps, C, K, groups, bias_packed.reshape(-1), sy, sx, y0, x0, span, row, padded, band,
+              out.reshape(-1), top * y_row + left * y_pixel, y_image, y_row * out_sy, y_pixel * out_sx, OH, OW,
+              work=N * OH * OW * packed.size / MULTIPLY_ADDS_PER_NS)
+
+
+def conv2d(x, w, bias, stride, padding, dilation, groups, out):
+    """Cross-correlation: out[n, i, j, k] = bias[k] + sum_{r, s, c} x[n, i*sh - ph + r*dh, j*sw - pw + s*dw, c] w[r, s, c, k].
+
+    Args:
+        x: (N, H, W, C); taps outside the image are zeros.
+        w: (R, S, C // groups, K); group i maps its C // groups channels to outputs [i * K // groups, ...).
+        bias: (K,).
+        stride: (sh, sw), at least 1.
+        padding: (ph, pw) above and to the left; below and to the right it follows from `out`.
+        dilation: (dh, dw), at least 1.
+        groups: divides C and K.
+        out: (N, OH, OW, K), overwritten.
+    """
+    (sh, sw), (ph, pw), (dh, dw), groups = pair(stride), pair(padding), pair(dilation), int(groups)
+    R, S, Cg, K = w.shape
+    if out.size == 0:
+        return
+    if Cg == 1 and groups > 1:
+        depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out)
+        return
+    Kg = K // groups
+    taps = all_taps((R, S), (ph, pw), (dh, dw))
+    _correlate(x, w, taps.index, taps.dy, taps.dx, (Cg * K, Kg, K, 1), Cg, Kg, groups, bias, sh, sw, out, 0, 0, 1, 1)
+
+
+def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
+    """Adjoint of `conv2d` in x.
+
+    Args:
+        g: (N, OH, OW, K).
+        w: (R, S, C // groups, K).
+        stride, padding, dilation, groups: of the convolution.
+        out: (N, H, W, C), overwritten; pixels that no window reaches become 0.
+    """
+    (sh, sw), (ph, pw), (dh, dw), groups = pair(stride), pair(padding), pair(dilation), int(groups)
+    R, S, Cg, K = w.shape
+    if out.size == 0:
+        return
+    if g.size == 0:
+        out[...] = 0
+        return
+    if Cg == 1 and groups > 1:
+        depthwise.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
+        return
+    bias = np.zeros(groups * Cg, out.dtype)
+    steps = (Cg * K, K // groups, 1, K)
+    for phase in input_phases((R, S), (sh, sw), (ph, pw), (dh, dw), out.shape[1:3]):
+        _correlate(g, w, phase.index, phase.dy, phase.dx, steps, K // groups, Cg, groups, bias, 1, 1, out, phase.top,
+                   phase.left, sh, sw)
+
+
+# -- weight gradient ---------------------------------------------------------------------------------------------------
+
+
+def _outer_of(rows, vecs):
+    @inline
+    def outer(x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
+        """y[c, k] += sum over height x width pixels of x[pixel, c] * g[pixel, k]."""
+        acc = tile_zeros(rows, vecs, x)
+        for i in range(height):
+            a, b = xo + i * x_row, go + i * g_row
+            for _ in range(width):
+                acc = tile_fma(acc, x, a, 1, g, b)
+                a += x_pixel
+                b += g_pixel
+        tile_add_to(acc, y, yo, y_step)
+
+    return outer
+
+
+def _channels_of(vecs):
+    large, half, quarter, single = (_outer_of(rows, vecs) for rows in (CHANNELS, CHANNELS // 2, CHANNELS // 4, 1))
+
+    @inline
+    def channels(count, x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
+        c = 0
+        while c < count:
+            left = count - c
+            to = yo + c * y_step
+            if left >= CHANNELS:
+                large(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                c += CHANNELS
+            elif left >= CHANNELS // 2:
+                half(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                c += CHANNELS // 2
+            elif left >= CHANNELS // 4:
+                quarter(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                c += CHANNELS // 4
+            else:
+                single(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                c += 1
+
+    return channels
+
+
+_channels_wide, _channels_narrow = _channels_of(VECS), _channels_of(1)
+
+
+@inline
+def _span(tap, step, size, low, high):
+    """The outputs i in [low, high) whose tap i * step + tap lies in [0, size)."""
+    first = max(low, -(tap // step))
+    last = min(high, (size - 1 - tap) // step + 1)
+    return first, max(first, last)
+
+
+@inline
+def _weight_grad_rows(n, top, bottom, x, g, R, S, C, c0, count, group, Kp, K, OH, OW, sh, sw, ph, pw, dh, dw, y, yo):
+    """Adds output rows [top, bottom) of image n to y, flat (R, S, C, Kp), for `count` channels from c0 of one group."""
+    _, H, W, channels = x.shape
+    L = lanes(x)
+    flat = x.reshape(-1)
+    for k in range(0, Kp, VECS * L):
+        for r in range(R):
+            i, i_end = _span(r * dh - ph, sh, H, top, bottom)
+            for s in range(S):
+                j, j_end = _span(s * dw - pw, sw, W, 0, OW)
+                xo = ((n * H + i * sh - ph + r * dh) * W + j * sw - pw + s * dw) * channels + group * C + c0
+                go = ((n * OH + i) * OW + j) * K + group * Kp + k
+                to = yo + ((r * S + s) * C + c0) * Kp + k
+                if Kp - k > L:
+                    _channels_wide(count, flat, xo, sh * W * channels, sw * channels, g, go, OW * K, K, i_end - i,
+                                   j_end - j, y, to, Kp)
+                else:
+                    _channels_narrow(count, flat, xo, sh * W * channels, sw * channels, g, go, OW * K, K, i_end - i,
+                                     j_end - j, y, to, Kp)
+
+
+@kernel
+def _weight_grad(x, g, R, S, C, Kp, groups, OH, OW, sh, sw, ph, pw, dh, dw, slice_size, chunk, parts, partial):
+    """partial, flat (parts, groups, R, S, C, Kp): part p sums the p-th share of the N * OH output rows."""
+    N = x.shape[0]
+    K = groups * Kp
+    slices = (C + slice_size - 1) // slice_size
+    for task in prange(parts * groups * slices):
+        index = np.int64(task)
+        p, group, c0 = index // (groups * slices), index // slices % groups, index % slices * slice_size
+        count = min(slice_size, C - c0)
+        yo = (p * groups + group) * R * S * C * Kp
+        for t in range(R * S):
+            start = yo + (t * C + c0) * Kp
+            partial[start : start + count * Kp] = 0
+        row, end = N * OH * p // parts, N * OH * (p + 1) // parts
+        while row < end:
+            n, top = row // OH, row % OH
+            bottom = min(OH, top + chunk, top + end - row)
+            _weight_grad_rows(n, top, bottom, x, g, R, S, C, c0, count, group, Kp, K, OH, OW, sh, sw, ph, pw, dh, dw,
+                              partial, yo)
+            row += bottom - top
+
+
+@kernel
+def _sum_parts(partial, out):
+    """out (R, S, C, groups * K) = partial (parts, groups, R, S, C, Kp) summed over parts in order, padding dropped."""
+    parts, groups, R, S, C, _ = partial.shape
+    K = out.shape[3] // groups
+    for task in prange(R * S * C):
+        i = np.int64(task)
+        r, s, c = i // (S * C), i // C % S, i % C
+        for group in range(groups):
+            to = out[r, s, c, group * K : (group + 1) * K]
+            to[:] = 0
+            for p in range(parts):
+                part = partial[p, group, r, s, c]
+                for k in range(K):
+                    to[k] += part[k]
+
+
+def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
+    """Adjoint of `conv2d` in w.
+
+    Pixels are summed in chunks, chunks in at most `PARTIALS` partial sums whose number depends on the shapes alone.
+
+    Args:
+        g: (N, OH, OW, K).
+        x: (N, H, W, C).
+        stride, padding, dilation, groups: of the convolution.
+        out: (R, S, C // groups, K), overwritten.
+    """
+    (sh, sw), (ph, pw), (dh, dw), groups = pair(stride), pair(padding), pair(dilation), int(groups)
+    R, S, C, K = out.shape
+    N, OH, OW, _ = g.shape
+    if g.size == 0 or x.size == 0 or out.size == 0:
+        out[...] = 0
+        return
+    if C == 1 and groups > 1:
+        depthwise.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
+        return
+    L = _lanes_of(x.dtype)
+    Kg = K // groups
+    Kp = -(-Kg // L) * L
+    if Kp != Kg:
+        g_padded = np.zeros((N * OH * OW, groups, Kp), g.dtype)
+        g_padded[:, :, :Kg] = g.reshape(-1, groups, Kg)
+        g = g_padded
+    slice_size = min(C, 4 * CHANNELS)
+    slices = -(-C // slice_size)
+    parts = min(PARTIALS, N * OH, -(-2 * MIN_TASKS // (groups * slices)))
+    chunk = max(1, CHUNK_PIXELS // OW)
+    partial = np.empty((parts, groups, R, S, C, Kp), x.dtype)
+    _weight_grad(x, g.reshape(-1), R, S, C, Kp, groups, OH, OW, sh, sw, ph, pw, dh, dw, slice_size, chunk, parts,
+                 partial.reshape(-1), work=N * OH * OW * R * S * C * groups * Kp / MULTIPLY_ADDS_PER_NS)
+    _sum_parts(partial, out, work=partial.size)
+
+
+def bias_grad(g, out):
+    """Adjoint of `conv2d` in bias: out (K,) = g (N, OH, OW, K) summed over images and pixels."""
+    channel_sum(g.reshape(-1, g.shape[-1]), out)

@@ -1,0 +1,149 @@
+"""Convolutions whose groups have one input channel each: sums over taps only, vectorised over channels.
+
+With a depth multiplier (several outputs per channel) the input is repeated to the outputs' channels first.
+"""
+
+import numpy as np
+from numba import prange
+
+from .jit import inline, kernel
+from .simd import fma, lanes, load, store, zeros
+from .taps import all_taps, input_phases
+
+MULTIPLY_ADDS_PER_NS = 8  # of one thread, roughly: memory sets the pace
+PARTIALS = 16  # partial sums of the weight gradient at most
+
+
+def _row_of(wide):
+    @inline
+    def row(x, n, top, w, index, dy, dx, sx, bias, k, y, yo, y_pixel, OW, low, high):
+        """One row of output pixels for the channels of one vector; columns in [low, high) have every tap inside."""
+        _, H, W, K = x.shape
+        flat = x.reshape(-1)
+        for j in range(OW):
+            acc = load(bias, k, wide)
+            inside = low <= j < high
+            for t in range(index.shape[0]):
+                h, v = top + dy[t], j * sx + dx[t]
+                if 0 <= h < H and (inside or 0 <= v < W):
+                    acc = fma(load(flat, ((n * H + h) * W + v) * K + k, wide), load(w, index[t] * K + k, wide), acc)
+            store(y, yo + j * y_pixel + k, acc)
+
+    return row
+
+
+_row_wide, _row_narrow = _row_of(True), _row_of(False)
+
+
+@kernel
+def _correlate(x, w, index, dy, dx, sy, sx, bias, y, start, y_image, y_row, y_pixel, OH, OW, low, high):
+    K = x.shape[3]
+    L = lanes(w)
+    for task in prange(x.shape[0] * OH):
+        i = np.int64(task)
+        n, row = i // OH, i % OH
+        yo = start + n * y_image + row * y_row
+        whole = K // L * L
+        for k in range(0, whole, L):
+            _row_wide(x, n, row * sy, w, index, dy, dx, sx, bias, k, y, yo, y_pixel, OW, low, high)
+        for k in range(whole, K):
+            _row_narrow(x, n, row * sy, w, index, dy, dx, sx, bias, k, y, yo, y_pixel, OW, low, high)
+
+
+def _run(x, w, taps, sy, sx, bias, out, out_sy, out_sx):
+    """out[n, top + i * out_sy, left + j * out_sx, k] = bias[k] + sum_t x[n, i*sy + dy[t], j*sx + dx[t], k] w[index[t], k]."""
+    N, _, W, _ = x.shape
+    OH, OW = len(range(taps.top, out.shape[1], out_sy)), len(range(taps.left, out.shape[2], out_sx))
+    x0, x1 = min(taps.dx, default=0), max(taps.dx, default=0)
+    y_image, y_row, y_pixel = (s // x.itemsize for s in out.strides[:3])
+    index, dy, dx = (np.array(values, np.int64) for values in (taps.index, taps.dy, taps.dx))
+    _correlate(x, w.reshape(-1), index, dy, dx, sy, sx, bias, out.reshape(-1), taps.top * y_row + taps.left * y_pixel,
+               y_image, y_row * out_sy, y_pixel * out_sx, OH, OW, -(x0 // sx), (W - 1 - x1) // sx + 1,
+               work=N * OH * OW * bias.size * len(index) / MULTIPLY_ADDS_PER_NS)
+
+
+def conv2d(x, w, bias, stride, padding, dilation, out):
+    """`conv.conv2d` with as many groups as channels: x (N, H, W, C), w (R, S, 1, K), out (N, OH, OW, K)."""
+    K = w.shape[3]
+    if K != x.shape[3]:
+        x = np.repeat(x, K // x.shape[3], axis=3)
+    _run(x, w, all_taps(w.shape[:2], padding, dilation), *stride, bias, out, 1, 1)
+
+
+def conv2d_input_grad(g, w, stride, padding, dilation, out):
+    """`conv.conv2d_input_grad` with as many groups as channels: g (N, OH, OW, K), w (R, S, 1, K), out (N, H, W, C)."""
+    K, C = w.shape[3], out.shape[3]
+    repeated = out if K == C else np.empty((*out.shape[:3], K), out.dtype)
+    bias = np.zeros(K, out.dtype)
+    for phase in input_phases(w.shape[:2], stride, padding, dilation, out.shape[1:3]):
+        _run(g, w, phase, 1, 1, bias, repeated, *stride)
+    if K != C:
+        np.sum(repeated.reshape(*out.shape, K // C), axis=4, out=out)  # (N, H, W, K) -> (N, H, W, C, K // C) -> sum
+
+
+def _sums_of(wide):
+    @inline
+    def sums(x, xo, x_step, g, go, g_step, count, y, yo):
+        """y[yo + lane] += sum of x * g over `count` pixels; four sums, so that none waits for its own last addition."""
+        a = b = c = d = zeros(y, wide)
+        for _ in range(count // 4):
+            a = fma(load(x, xo, wide), load(g, go, wide), a)
+            b = fma(load(x, xo + x_step, wide), load(g, go + g_step, wide), b)
+            c = fma(load(x, xo + 2 * x_step, wide), load(g, go + 2 * g_step, wide), c)
+            d = fma(load(x, xo + 3 * x_step, wide), load(g, go + 3 * g_step, wide), d)
+            xo += 4 * x_step
+            go += 4 * g_step
+        for _ in range(count % 4):
+            a = fma(load(x, xo, wide), load(g, go, wide), a)
+            xo += x_step
+            go += g_step
+        store(y, yo, load(y, yo, wide) + ((a + b) + (c + d)))
+
+    return sums
+
+
+_sums_wide, _sums_narrow = _sums_of(True), _sums_of(False)
+
+
+@kernel
+def _weight_grad(x, g, R, S, sh, sw, ph, pw, dh, dw, parts, partial):
+    """partial, flat (parts, R, S, K): part p sums the p-th share of the N * OH output rows."""
+    N, H, W, K = x.shape
+    OH, OW = g.shape[1], g.shape[2]
+    L = lanes(x)
+    whole = K // L * L
+    flat_x, flat_g = x.reshape(-1), g.reshape(-1)
+    for part in prange(parts):
+        p = np.int64(part)
+        partial[p * R * S * K : (p + 1) * R * S * K] = 0
+        for row in range(N * OH * p // parts, N * OH * (p + 1) // parts):
+            n, i = row // OH, row % OH
+            for r in range(R):
+                h = i * sh - ph + r * dh
+                if h < 0 or h >= H:
+                    continue
+                for s in range(S):
+                    tap = s * dw - pw
+                    first, last = max(0, -(tap // sw)), min(OW, (W - 1 - tap) // sw + 1)
+                    count = max(0, last - first)
+                    xo, go = ((n * H + h) * W + first * sw + tap) * K, (row * OW + first) * K
+                    yo = ((p * R + r) * S + s) * K
+                    for k in range(0, whole, L):
+                        _sums_wide(flat_x, xo + k, sw * K, flat_g, go + k, K, count, partial, yo + k)
+                    for k in range(whole, K):
+                        _sums_narrow(flat_x, xo + k, sw * K, flat_g, go + k, K, count, partial, yo + k)
+
+
+def conv2d_weight_grad(g, x, stride, padding, dilation, out):
+    """`conv.conv2d_weight_grad` with as many groups as channels: g (N, OH, OW, K), x (N, H, W, C), out (R, S, 1, K)."""
+    R, S, _, K = out.shape
+    if K != x.shape[3]:
+        x = np.repeat(x, K // x.shape[3], axis=3)
+    parts = min(PARTIALS, g.shape[0] * g.shape[1])
+    partial = np.empty((parts, R * S * K), x.dtype)
+    _weight_grad(x, g, R, S, *stride, *padding, *dilation, parts, partial.reshape(-1),
+                 work=g.size * R * S / MULTIPLY_ADDS_PER_NS)
+    total = partial[0]
+    for p in range(1, parts):
+        total += partial[p]
+    out[...] = total.reshape(out.shape)

@@ -1,0 +1,117 @@
+"""How kernels are compiled, cached on disk and run: one place for all of it.
+
+Three environment variables are read when this module is imported:
+
+    TINYGRAD_CNN_CACHE_DIR   folder of compiled kernels (default: the user's cache folder)
+    TINYGRAD_CNN_PARALLEL    0 compiles every kernel without threads (numba checks bounds only there)
+    TINYGRAD_CNN_SIMD        see `tinygrad_cnn.kernels.simd`
+"""
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from .store import KernelCache
+
+# Never "nnan" or "ninf": NaN and Inf must pass through every kernel.
+OPTIONS: dict[str, Any] = {
+    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
+    "error_model": "numpy",
+    "boundscheck": False,
+}
+PARALLEL = os.environ.get("TINYGRAD_CNN_PARALLEL", "1") != "0"
+# Work in nanoseconds below which waking other threads costs more than it saves (a parallel region takes 5-20 us).
+PARALLEL_WORK = 40_000
+
+_door = threading.RLock()
+_in_forked_child = False
+
+
+def _after_fork_in_child() -> None:
+    """A child has none of its parent's threads: OpenMP would abort it, so its kernels run on one thread."""
+    global _door, _in_forked_child
+    _door = threading.RLock()
+    _in_forked_child = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+inline = njit(**OPTIONS)
+"""Decorator of the functions that kernels call: compiled into, and cached with, their callers."""
+
+
+class _Alias:
+    """Presents the memory of a read-only array as a writable one."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
+        self.owner = array
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """The same memory typed as writable: numba would compile each kernel again for read-only arguments."""
+    if array.flags.writeable:
+        return array
+    if array.size == 0:
+        return np.empty(array.shape, array.dtype)
+    return np.asarray(_Alias(array))
+
+
+class Kernel:
+    """A loop nest compiled twice at need: on one thread for small work, over all threads for large.
+
+    Which of the two runs depends on the work alone, never on the number of threads, so results have the same bits on
+    any number of threads. One lock lets a single Python thread at a time into the parallel variant, because numba's
+    `workqueue` threading layer aborts the process when two of them enter it.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    @functools.cached_property
+    def serial(self) -> Callable[..., None]:
+        """The compiled variant without threads."""
+        return self._compile(parallel=False)
+
+    @functools.cached_property
+    def parallel(self) -> Callable[..., None]:
+        """The compiled variant whose `prange` loops are spread over threads."""
+        return self._compile(parallel=True)
+
+    def _compile(self, parallel: bool) -> Callable[..., None]:
+        dispatcher = njit(parallel=parallel, **OPTIONS)(self._function)
+        if hasattr(dispatcher, "_cache"):  # absent under NUMBA_DISABLE_JIT
+            dispatcher._cache = KernelCache(self._function, "parallel" if parallel else "serial")
+        return dispatcher
+
+    def __call__(self, *args: Any, work: float) -> None:
+        """Runs the kernel.
+
+        Args:
+            *args: arrays and integers, passed on to the function.
+            work: about how many nanoseconds one thread would need.
+        """
+        args = tuple(_writable(a) if isinstance(a, np.ndarray) else a for a in args)
+        if work < PARALLEL_WORK or not PARALLEL or _in_forked_child:
+            self.serial(*args)
+            return
+        with _door:
+            self.parallel(*args)
+
+
+kernel = Kernel
+"""Decorator of the functions that entries call: `kernel(loops)(*args, work=nanoseconds)`."""
+
+
+def pair(values: Any) -> tuple[int, int]:
+    """Two Python integers (NumPy's integer types would compile a kernel again)."""
+    first, second = values
+    return int(first), int(second)

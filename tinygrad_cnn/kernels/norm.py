@@ -1,0 +1,171 @@
+"""Channel statistics and normalisation of channels-last matrices (M, C), M = images x pixels.
+
+Sums run in float64 over fixed blocks of rows, and the blocks are added in order: the same bits for any number of threads.
+"""
+
+import numpy as np
+from numba import prange
+
+from .jit import kernel
+
+BLOCK_ELEMENTS = 1 << 14  # of one block of rows: it stays in the second-level cache between two passes
+ELEMENTS_PER_NS = 1  # of one thread, roughly
+
+
+def _block_rows(x):
+    return max(1, BLOCK_ELEMENTS // x.shape[1])
+
+
+def _block_count(x):
+    return -(-x.shape[0] // _block_rows(x))
+
+
+@kernel
+def _sum_blocks(x, rows, sums):
+    M, C = x.shape
+    for block in prange(sums.shape[0]):
+        b = np.int64(block)
+        total = sums[b]
+        total[:] = 0
+        for i in range(b * rows, min(M, (b + 1) * rows)):
+            for c in range(C):
+                total[c] += x[i, c]
+
+
+def channel_sum(x, out):
+    """out (C,) = x (M, C) summed over rows."""
+    sums = np.empty((_block_count(x), x.shape[1]))
+    _sum_blocks(x, _block_rows(x), sums, work=x.size / ELEMENTS_PER_NS)
+    out[...] = sums.sum(axis=0)
+
+
+@kernel
+def _moment_blocks(x, rows, means, squares):
+    M, C = x.shape
+    for block in prange(means.shape[0]):
+        b = np.int64(block)
+        first, last = b * rows, min(M, (b + 1) * rows)
+        mean, square = means[b], squares[b]
+        mean[:] = 0
+        square[:] = 0
+        for i in range(first, last):
+            for c in range(C):
+                mean[c] += x[i, c]
+        for c in range(C):
+            mean[c] /= last - first
+        for i in range(first, last):
+            for c in range(C):
+                deviation = x[i, c] - mean[c]
+                square[c] += deviation * deviation
+
+
+def channel_mean_var(x, mean, var):
+    """Mean and biased variance (divided by M) of each channel.
+
+    Each block of rows takes two passes; blocks are merged pairwise in order, so a mean far above the deviation
+    (1e4 +- 0.01 in float32) costs no accuracy.
+
+    Args:
+        x: (M, C); with M = 0 both results are NaN.
+        mean, var: (C,), of the dtype of x or float64; overwritten.
+
+    Source: Chan, Golub & LeVeque 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", eq. 2.1.
+    """
+    M, C = x.shape
+    if M == 0:
+        mean[...] = np.nan
+        var[...] = np.nan
+        return
+    rows = _block_rows(x)
+    means, squares = np.empty((2, _block_count(x), C))
+    _moment_blocks(x, rows, means, squares, work=2 * x.size / ELEMENTS_PER_NS)
+    counts = np.full(len(means), float(rows))
+    counts[-1] = M - rows * (len(means) - 1)
+    # Deviations are taken from the first block's mean, so that the weighted average does not round at the mean's size.
+    with np.errstate(invalid="ignore", over="ignore"):
+        shift = means[0].copy()
+        offset = (counts @ (means - shift)) / M
+        square = squares.sum(axis=0) + counts @ (means - shift - offset) ** 2
+        mean[...] = shift + offset
+        var[...] = square / M
+
+
+@kernel
+def _product_blocks(g, x, mean, invstd, rows, sums, products):
+    M, C = g.shape
+    for block in prange(sums.shape[0]):
+        b = np.int64(block)
+        total, product = sums[b], products[b]
+        total[:] = 0
+        product[:] = 0
+        for i in range(b * rows, min(M, (b + 1) * rows)):
+            for c in range(C):
+                total[c] += g[i, c]
+                product[c] += g[i, c] * ((x[i, c] - mean[c]) * invstd[c])
+
+
+def channel_sums(g, x, mean, invstd, sum_g, sum_gx):
+    """Per channel, sum_g = sum of g and sum_gx = sum of g * xhat over rows, xhat = (x - mean) * invstd.
+
+    These are batch normalisation's gradients in bias and weight.
+
+    Args:
+        g, x: (M, C).
+        mean, invstd: (C,), of the dtype of x.
+        sum_g, sum_gx: (C,), of the dtype of x or float64; overwritten.
+    """
+    sums, products = np.empty((2, _block_count(g), g.shape[1]))
+    _product_blocks(g, x, mean, invstd, _block_rows(g), sums, products, work=2 * g.size / ELEMENTS_PER_NS)
+    sum_g[...] = sums.sum(axis=0)
+    sum_gx[...] = products.sum(axis=0)
+
+
+@kernel
+def _normalize(x, scale, shift, rows, blocks, out):
+    M, C = x.shape
+    for block in prange(blocks):
+        b = np.int64(block)
+        for i in range(b * rows, min(M, (b + 1) * rows)):
+            for c in range(C):
+                out[i, c] = x[i, c] * scale[c] + shift[c]
+
+
+def normalize(x, scale, shift, out):
+    """out = x * scale + shift, per channel.
+
+    Args:
+        x: (M, C).
+        scale, shift: (C,), of the dtype of x.
+        out: (M, C), overwritten.
+    """
+    _normalize(x, scale, shift, _block_rows(x), _block_count(x), out, work=x.size / ELEMENTS_PER_NS)
+
+
+@kernel
+def _batch_norm_input_grad(g, x, mean, a, b, d, rows, blocks, out):
+    M, C = x.shape
+    for block in prange(blocks):
+        first = np.int64(block) * rows
+        for i in range(first, min(M, first + rows)):
+            for c in range(C):
+                out[i, c] = g[i, c] * a[c] - (x[i, c] - mean[c]) * b[c] - d[c]
+
+
+def batch_norm_input_grad(g, x, mean, invstd, weight, sum_g, sum_gx, out):
+    """out = weight * invstd * (g - sum_g / M - xhat * sum_gx / M), xhat = (x - mean) * invstd.
+
+    Args:
+        g, x: (M, C).
+        mean, invstd, weight: (C,).
+        sum_g, sum_gx: (C,), as `channel_sums` gives them.
+        out: (M, C), overwritten.
+
+    Source: Ioffe & Szegedy 2015, "Batch Normalization", section 3, the three gradients in x collected.
+    """
+    M = x.shape[0]
+    if M == 0:
+        return
+    a = (weight * invstd).astype(x.dtype)
+    b = (weight * invstd * invstd * sum_gx / M).astype(x.dtype)
+    d = (weight * invstd * sum_g / M).astype(x.dtype)
+    _batch_norm_input_grad(g, x, mean, a, b, d, _block_rows(x), _block_count(x), out, work=2 * x.size / ELEMENTS_PER_NS)

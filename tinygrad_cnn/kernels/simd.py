@@ -1,0 +1,331 @@
+"""Explicit SIMD for kernels: a vector of lanes with operators, and a register tile of rows x vectors.
+
+LLVM keeps both in registers from first use to store, so a near-peak matrix product reads like its formula:
+
+    acc = tile_splat(ROWS, VECS, bias, k)
+    for c in range(C):
+        acc = tile_fma(acc, x, xo + c, pixel, w, wo + c * VECS * lanes(w))    # rank-1 update
+    tile_store(acc, y, yo, row, valid)
+
+A local numba array lives on the heap and cannot be promoted to registers; the intrinsics here unroll while the IR is
+built, so functions that use them stay ordinary and cacheable. Arrays are one-dimensional, offsets count elements.
+
+The width follows the host. TINYGRAD_CNN_SIMD (avx512, avx2, sse, neon, generic) asks for a lower level.
+"""
+
+import operator
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic, models, overload, register_model
+
+# Bytes of one vector register, number of such registers.
+LEVELS = {"avx512": (64, 32), "avx2": (32, 16), "sse": (16, 16), "neon": (16, 32), "generic": (16, 16)}
+_FASTER_TO_SLOWER = ("avx512", "avx2", "sse")
+
+HOST_NAME: str = config.CPU_NAME or llvm.get_host_cpu_name()
+HOST_FEATURES: str = config.CPU_FEATURES or ("" if config.CPU_NAME else llvm.get_host_cpu_features().flatten())
+
+
+def _host_level() -> str:
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        return "neon"
+    if machine not in ("x86_64", "amd64"):
+        return "generic"
+    features = HOST_FEATURES.split(",")
+    if "+avx512f" in features:
+        return "avx512"
+    return "avx2" if "+avx2" in features and "+fma" in features else "sse"
+
+
+def _level() -> str:
+    """The host's level, or the lower one that TINYGRAD_CNN_SIMD asks for."""
+    host, asked = _host_level(), os.environ.get("TINYGRAD_CNN_SIMD", "")
+    if not asked:
+        return host
+    if asked not in LEVELS:
+        raise ValueError(f"TINYGRAD_CNN_SIMD={asked!r}: expected one of {', '.join(LEVELS)}")
+    if asked in _FASTER_TO_SLOWER and host in _FASTER_TO_SLOWER:
+        return max(asked, host, key=_FASTER_TO_SLOWER.index)
+    return "generic" if asked == "generic" else host
+
+
+LEVEL = _level()
+VECTOR_BYTES, VECTOR_REGISTERS = LEVELS[LEVEL]
+
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_FLAGS = ("contract", "reassoc", "nsz", "arcp")
+
+
+def lane_count(dtype: types.Float) -> int:
+    """Elements of one vector register."""
+    return VECTOR_BYTES * 8 // dtype.bitwidth
+
+
+class Vector(types.Type):
+    """Numba type of `lanes` floats in one register."""
+
+    def __init__(self, dtype: types.Float, lanes: int) -> None:
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"Vector({dtype} x {lanes})")
+
+
+class Tile(types.Type):
+    """Numba type of `rows` x `vecs` vector registers."""
+
+    def __init__(self, dtype: types.Float, rows: int, vecs: int) -> None:
+        self.dtype, self.rows, self.vecs, self.lanes = dtype, rows, vecs, lane_count(dtype)
+        super().__init__(name=f"Tile({dtype}, {rows} x {vecs} x {self.lanes})")
+
+
+def _vector_ir(kind: Any) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType() if kind.dtype.bitwidth == 32 else ir.DoubleType(), kind.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        super().__init__(manager, kind, _vector_ir(kind))
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Tile) -> None:
+        super().__init__(manager, kind, ir.ArrayType(_vector_ir(kind), kind.rows * kind.vecs))
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, kind: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), _vector_ir(kind).as_pointer())
+
+
+def _load(context: Any, builder: Any, array_type: Any, array: Any, index: Any, kind: Any) -> Any:
+    value = builder.load(_pointer(context, builder, array_type, array, index, kind))
+    value.align = kind.dtype.bitwidth // 8  # arrays are aligned to their elements only
+    return value
+
+
+def _store(context: Any, builder: Any, array_type: Any, array: Any, index: Any, kind: Any, value: Any) -> None:
+    builder.store(value, _pointer(context, builder, array_type, array, index, kind)).align = kind.dtype.bitwidth // 8
+
+
+def _splat(builder: Any, kind: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(_vector_ir(kind), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, _I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, kind.lanes), [0] * kind.lanes))
+
+
+def _fma(builder: Any, kind: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, fused where the machine can."""
+    vector = _vector_ir(kind)
+    name = f"llvm.fmuladd.v{kind.lanes}f{kind.dtype.bitwidth}"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+def _index(builder: Any, offset: Any, step: int) -> Any:
+    return builder.add(offset, _I64(step))
+
+
+@intrinsic
+def lanes(typing_context, array):
+    """Lanes of a vector of the array's dtype, a constant in compiled code."""
+
+    def codegen(context, builder, signature, args):
+        return _I64(lane_count(array.dtype))
+
+    return types.intp(array), codegen
+
+
+# -- vectors -----------------------------------------------------------------------------------------------------------
+
+
+def _width(array: Any, wide: Any) -> Vector:
+    return Vector(array.dtype, lane_count(array.dtype) if wide.literal_value else 1)
+
+
+@intrinsic(prefer_literal=True)
+def load(typing_context, array, index, wide):
+    """array[index : index + lanes] as a vector; of one lane if `wide` (a literal) is False, for ragged edges."""
+    kind = _width(array, wide)
+
+    def codegen(context, builder, signature, args):
+        return _load(context, builder, array, args[0], args[1], kind)
+
+    return kind(array, types.intp, wide), codegen
+
+
+@intrinsic(prefer_literal=True)
+def zeros(typing_context, array, wide):
+    """A vector of zeros that fits the array's dtype."""
+    kind = _width(array, wide)
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(_vector_ir(kind), None)
+
+    return kind(array, wide), codegen
+
+
+@intrinsic
+def store(typing_context, array, index, vector):
+    """array[index : index + lanes] = vector."""
+
+    def codegen(context, builder, signature, args):
+        _store(context, builder, array, args[0], args[1], vector, args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), codegen
+
+
+@intrinsic
+def fma(typing_context, a, b, c):
+    """a * b + c, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        return _fma(builder, a, *args)
+
+    return a(a, a, a), codegen
+
+
+@intrinsic
+def splat(typing_context, scalar, like):
+    """A vector of the same kind as `like` with the scalar in every lane."""
+
+    def codegen(context, builder, signature, args):
+        return _splat(builder, like, context.cast(builder, args[0], scalar, like.dtype))
+
+    return like(scalar, like), codegen
+
+
+def _operator(function: Callable[[Any, Any], Any], instruction: str) -> None:
+    @intrinsic
+    def lanewise(typing_context, a, b):
+        def codegen(context, builder, signature, args):
+            return getattr(builder, instruction)(*args, flags=_FLAGS)
+
+        return a(a, b), codegen
+
+    @overload(function)
+    def overloaded(a, b):
+        if isinstance(a, Vector) and a == b:
+            return lambda a, b: lanewise(a, b)
+        if isinstance(a, Vector) and isinstance(b, types.Number):
+            return lambda a, b: lanewise(a, splat(b, a))
+        return None
+
+
+for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _operator(_function, _instruction)
+
+
+# -- tiles -------------------------------------------------------------------------------------------------------------
+
+
+@intrinsic(prefer_literal=True)
+def tile_splat(typing_context, rows, vecs, array, index):
+    """A tile each of whose rows is array[index : index + vecs * lanes]."""
+    tile = Tile(array.dtype, rows.literal_value, vecs.literal_value)
+
+    def codegen(context, builder, signature, args):
+        row = [_load(context, builder, array, args[2], _index(builder, args[3], v * tile.lanes), tile)
+               for v in range(tile.vecs)]
+        acc = ir.Constant(ir.ArrayType(_vector_ir(tile), tile.rows * tile.vecs), ir.Undefined)
+        for i in range(tile.rows * tile.vecs):
+            acc = builder.insert_value(acc, row[i % tile.vecs], i)
+        return acc
+
+    return tile(rows, vecs, array, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile_zeros(typing_context, rows, vecs, array):
+    """A tile of zeros that fits the array's dtype."""
+    tile = Tile(array.dtype, rows.literal_value, vecs.literal_value)
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(ir.ArrayType(_vector_ir(tile), tile.rows * tile.vecs), None)
+
+    return tile(rows, vecs, array), codegen
+
+
+@intrinsic
+def tile_fma(typing_context, tile, x, xo, x_step, w, wo):
+    """tile[r, :] += x[xo + r * x_step] * w[wo : wo + vecs * lanes]: one rank-1 update."""
+
+    def codegen(context, builder, signature, args):
+        acc, x_array, offset, step, w_array, w_offset = args
+        row = [_load(context, builder, w, w_array, _index(builder, w_offset, v * tile.lanes), tile)
+               for v in range(tile.vecs)]
+        data = context.make_array(x)(context, builder, x_array).data
+        for r in range(tile.rows):
+            value = _splat(builder, tile, builder.load(builder.gep(data, [offset])))
+            for v in range(tile.vecs):
+                i = r * tile.vecs + v
+                product = _fma(builder, tile, value, row[v], builder.extract_value(acc, i))
+                acc = builder.insert_value(acc, product, i)
+            offset = builder.add(offset, step)
+        return acc
+
+    return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
+
+
+@intrinsic
+def tile_store(typing_context, tile, y, yo, y_step, valid):
+    """y[yo + r * y_step : ... + valid] = tile[r, :valid]; lanes past `valid` are neither read nor written."""
+
+    def codegen(context, builder, signature, args):
+        acc, y_array, start, step, count = args
+        vector, boolean = _vector_ir(tile), ir.VectorType(_I1, tile.lanes)
+        with builder.if_else(builder.icmp_signed(">=", count, _I64(tile.vecs * tile.lanes))) as (whole, ragged):
+            with whole:
+                offset = start
+                for i in range(tile.rows * tile.vecs):
+                    index = _index(builder, offset, i % tile.vecs * tile.lanes)
+                    _store(context, builder, y, y_array, index, tile, builder.extract_value(acc, i))
+                    offset = builder.add(offset, step) if (i + 1) % tile.vecs == 0 else offset
+            with ragged:
+                # llvm.masked.store with the alignment as its third argument, which newer LLVM upgrades by itself
+                name = f"llvm.masked.store.v{tile.lanes}f{tile.dtype.bitwidth}.p0"
+                kind = ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), _I32, boolean])
+                masked_store = cgutils.get_or_insert_function(builder.module, kind, name)
+                masks = []
+                for v in range(tile.vecs):
+                    mask = ir.Constant(boolean, ir.Undefined)
+                    for lane in range(tile.lanes):
+                        inside = builder.icmp_signed(">", count, _I64(v * tile.lanes + lane))
+                        mask = builder.insert_element(mask, inside, _I32(lane))
+                    masks.append(mask)
+                offset = start
+                for i in range(tile.rows * tile.vecs):
+                    index = _index(builder, offset, i % tile.vecs * tile.lanes)
+                    pointer = _pointer(context, builder, y, y_array, index, tile)
+                    align = _I32(tile.dtype.bitwidth // 8)
+                    builder.call(masked_store, [builder.extract_value(acc, i), pointer, align, masks[i % tile.vecs]])
+                    offset = builder.add(offset, step) if (i + 1) % tile.vecs == 0 else offset
+        return context.get_dummy_value()
+
+    return types.void(tile, y, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def tile_add_to(typing_context, tile, y, yo, y_step):
+    """y[yo + r * y_step : ... + vecs * lanes] += tile[r, :]."""
+
+    def codegen(context, builder, signature, args):
+        acc, y_array, offset, step = args
+        for i in range(tile.rows * tile.vecs):
+            index = _index(builder, offset, i % tile.vecs * tile.lanes)
+            before = _load(context, builder, y, y_array, index, tile)
+            total = builder.fadd(before, builder.extract_value(acc, i))
+            _store(context, builder, y, y_array, index, tile, total)
+            offset = builder.add(offset, step) if (i + 1) % tile.vecs == 0 else offset
+        return context.get_dummy_value()
+
+    return types.void(tile, y, types.intp, types.intp), codegen

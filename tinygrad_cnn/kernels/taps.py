@@ -1,0 +1,37 @@
+"""The taps of a convolution: which weights meet which input pixels."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+Pair = tuple[int, int]
+
+
+class Taps(NamedTuple):
+    """Taps that meet the output pixels (top, left), (top, left + step), ...; weight index[t] at input offset (dy, dx)."""
+
+    top: int
+    left: int
+    index: list[int]
+    dy: list[int]
+    dx: list[int]
+
+
+def all_taps(kernel: Pair, padding: Pair, dilation: Pair) -> Taps:
+    """Every tap (r, s), row by row: index r * S + s, offset from the window's unpadded origin."""
+    (R, S), (ph, pw), (dh, dw) = kernel, padding, dilation
+    taps = [(r, s) for r in range(R) for s in range(S)]
+    return Taps(0, 0, list(range(R * S)), [r * dh - ph for r, _ in taps], [s * dw - pw for _, s in taps])
+
+
+def input_phases(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Pair) -> Iterator[Taps]:
+    """The input gradient as sh * sw convolutions of stride 1 over the output gradient, one per phase of the stride.
+
+    Input row top + i * sh meets tap r in output row i + (top + ph - r * dh) / sh, where that is whole.
+    """
+    (R, S), (sh, sw), (ph, pw), (dh, dw) = kernel, stride, padding, dilation
+    for top in range(min(sh, size[0])):
+        for left in range(min(sw, size[1])):
+            taps = [(r, s) for r in range(R) for s in range(S)
+                    if (top + ph - r * dh) % sh == 0 and (left + pw - s * dw) % sw == 0]
+            yield Taps(top, left, [r * S + s for r, s in taps], [(top + ph - r * dh) // sh for r, _ in taps],
+                       [(left + pw - s * dw) // sw for _, s in taps])

@@ -1,0 +1,328 @@
+"""Convolution and its two gradients: a bilinear triad. Each one's rules are the other two, so every order closes.
+
+Cross-correlation, as every CNN library means by convolution. Shapes are (N, C, H, W); in memory images lie channels-last
+and weights (R, S, C, K), which is what the kernels read, so an array already lying so is not copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..primitive import primitive
+from .geometry import check_float, pair, window_count
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    """(N, C, ...) -> (N, ..., C), contiguous; a copy only if it does not lie so already."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+def channels_first(x: np.ndarray) -> np.ndarray:
+    """(N, ..., C) -> (N, C, ...), a view."""
+    return np.moveaxis(x, -1, 1)
+
+
+def taps_first(weight: np.ndarray) -> np.ndarray:
+    """(K, C, R, S) -> (R, S, C, K), contiguous; a copy only if it does not lie so already."""
+    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+
+
+@primitive
+def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups, size):
+    n, k = x.shape[0], weight.shape[0]
+    out = np.empty((n, *size, k), x.dtype)
+    bias = np.zeros(k, x.dtype) if bias is None else np.ascontiguousarray(bias)
+    kernels.conv.conv2d(channels_last(x), taps_first(weight), bias, stride, padding, dilation, groups, out)
+    return channels_first(out)
+
+
+@_conv2d.vjp(0)
+def _(g, weight, x_shape, stride, padding, dilation, groups):
+    return _conv2d_input_grad(g, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, size=x_shape[2:])
+
+
+@_conv2d.vjp(1)
+def _(g, x, weight_shape, stride, padding, dilation, groups):
+    return _conv2d_weight_grad(g, x, stride=stride, padding=padding, dilation=dilation, groups=groups, size=weight_shape[2:])
+
+
+@_conv2d.vjp(2)
+def _(g):
+    return _channel_sum(g)
+
+
+@primitive
+def _conv2d_input_grad(grad_output, weight, *, stride, padding, dilation, groups, size):
+    out = np.empty((grad_output.shape[0], *size, weight.shape[1] * groups), grad_output.dtype)
+    kernels.conv.conv2d_input_grad(channels_last(grad_output), taps_first(weight), stride, padding, dilation, groups, out)
+    return channels_first(out)
+
+
+@_conv2d_input_grad.vjp(0)
+def _(g, weight, grad_output_shape, stride, padding, dilation, groups):
+    return _conv2d(g, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, size=grad_output_shape[2:])
+
+
+@_conv2d_input_grad.vjp(1)
+def _(g, grad_output, weight_shape, stride, padding, dilation, groups):
+    return _conv2d_weight_grad(grad_output, g, stride=stride, padding=padding, dilation=dilation, groups=groups, size=weight_shape[2:])
+
+
+@primitive
+def _conv2d_weight_grad(grad_output, x, *, stride, padding, dilation, groups, size):
+    out = np.empty((*size, x.shape[1] // groups, grad_output.shape[1]), x.dtype)
+    kernels.conv.conv2d_weight_grad(channels_last(grad_output), channels_last(x), stride, padding, dilation, groups, out)
+    return out.transpose(3, 2, 0, 1)           # (R, S, C, K) -> (K, C, R, S), a view
+
+
+@_conv2d_weight_grad.vjp(0)
+def _(g, x, grad_output_shape, stride, padding, dilation, groups):
+    return _conv2d(x, g, stride=stride, padding=padding, dilation=dilation, groups=groups, size=grad_output_shape[2:])
+
+
+@_conv2d_weight_grad.vjp(1)
+def _(g, grad_output, x_shape, stride, padding, dilation, groups):
+    return _conv2d_input_grad(grad_output, g, stride=stride, padding=padding, dilation=dilation, groups=groups, size=x_shape[2:])
+
+
+@primitive
+def _channel_sum(x):
+    """(N, K, H, W) -> (K,): the gradient of a bias."""
+    out = np.empty(x.shape[1], x.dtype)
+    kernels.conv.bias_grad(channels_last(x), out)
+    return out
+
+
+@_channel_sum.vjp(0)
+def _(g, x_shape):
+    return g.reshape(1, -1, 1, 1).broadcast_to(x_shape)
+
+
+def check_image(function: str, x: Any) -> None:
+    """ValueError unless x is a batch of images; TypeError unless it holds floats."""
+    if x.ndim != 4:
+        raise ValueError(f"{function}: x must be (N, C, H, W) or (C, H, W), got shape {tuple(x.shape)}")
+    check_float(function, x=x)
+
+
+def _check(function: str, x: Any, weight: Any, bias: Any, channels: int, groups: int, out_channels: int) -> None:
+    check_image(function, x)
+    if weight.ndim != 4:
+        raise ValueError(f"{function}: weight must have 4 dims, got shape {tuple(weight.shape)}")
+    check_float(function, x=x, weight=weight, bias=bias)
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"{function}: groups must be a positive int, got {groups!r}")
+    if x.shape[1] != channels:
+        raise ValueError(f"{function}: x has {x.shape[1]} channels, weight expects {channels} (groups={groups})")
+    if channels % groups or out_channels % groups:
+        raise ValueError(f"{function}: groups={groups} must divide the {channels} input and {out_channels} output channels")
+    if 0 in weight.shape[2:]:
+        raise ValueError(f"{function}: weight of shape {tuple(weight.shape)} has an empty kernel")
+    if bias is not None and tuple(bias.shape) != (out_channels,):
+        raise ValueError(f"{function}: bias must have shape ({out_channels},), got {tuple(bias.shape)}")
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """Convolution of images with filters as deep as their input: (W - F + 2P)/S + 1 positions along each axis.
+
+    Differs from PyTorch only in `padding="same"`, which also works with strides: the output has ceil(H / stride) rows, and
+    an odd row of padding goes to the bottom and right (TensorFlow's rule, which at stride 1 is PyTorch's).
+
+    Args:
+        x: (N, C, H, W) or (C, H, W), float32 or float64.
+        weight: (K, C / groups, R, S), the same dtype: K filters.
+        bias: (K,) or None.
+        stride: step between windows, int or (rows, columns), at least 1.
+        padding: zeros on each side, int or (rows, columns), or "same" or "valid".
+        dilation: distance between taps, int or (rows, columns), at least 1.
+        groups: split the channels into this many independent convolutions.
+
+    Returns:
+        (N, K, OH, OW).
+
+    Raises:
+        ValueError: channels, groups, stride, padding or sizes that do not fit.
+        TypeError: different or integer dtypes.
+
+    Source: LeCun et al. 1989, "Backpropagation Applied to Handwritten Zip Code Recognition".
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> tg.nn.functional.conv2d(tg.ones(1, 3, 32, 32), tg.ones(10, 3, 5, 5), padding=2).shape
+        (1, 10, 32, 32)
+    """
+    if x.ndim == 3:
+        return conv2d(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    channels = weight.shape[1] * groups if weight.ndim == 4 and isinstance(groups, int) else 0
+    _check("conv2d", x, weight, bias, channels, groups, weight.shape[0])
+    stride, dilation = pair("conv2d", "stride", stride, minimum=1), pair("conv2d", "dilation", dilation, minimum=1)
+    start, size = windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    args = (x, weight) if bias is None else (x, weight, bias)
+    return _conv2d(*args, stride=stride, padding=start, dilation=dilation, groups=groups, size=size)
+
+
+def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Any, Any]:
+    """The padding above and to the left, and the number of windows along each axis."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            padding = 0
+        elif padding != "same":
+            raise ValueError(f"{function}: padding must be 'same', 'valid', an int or a pair, got {padding!r}")
+    if padding == "same":
+        size = tuple(-(-n // s) for n, s in zip(image, stride, strict=True))
+        total = [max((o - 1) * s + d * (k - 1) + 1 - n, 0)
+                 for o, s, d, k, n in zip(size, stride, dilation, kernel, image, strict=True)]
+        return tuple(t // 2 for t in total), size
+    padding = pair(function, "padding", padding, minimum=0)
+    size = tuple(window_count(n, k, s, 2 * p, d) for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True))
+    if min(size) < 1:
+        reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+        raise ValueError(f"{function}: the kernel covers {reach} pixels, more than the padded input of "
+                         f"{tuple(n + 2 * p for n, p in zip(image, padding, strict=True))}; use a smaller kernel or dilation, or more padding")
+    return padding, size
+
+
+def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """The input gradient of `conv2d` under its public name: it spreads each pixel over a window of the output.
+
+    Args:
+        x: (N, C, H, W) or (C, H, W), float32 or float64.
+        weight: (C, K / groups, R, S), the same dtype.
+        bias: (K,) or None.
+        stride, padding, dilation, groups: those of the convolution it is the gradient of.
+        output_padding: rows and columns added at the bottom and right, less than stride or dilation.
+
+    Returns:
+        (N, K, (H - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1, likewise for the width).
+
+    Raises:
+        ValueError: sizes that do not fit.
+
+    Source: Zeiler et al. 2010, "Deconvolutional Networks".
+    """
+    name = "conv_transpose2d"
+    if x.ndim == 3:
+        return conv_transpose2d(x.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
+    _check(name, x, weight, bias, weight.shape[0], groups, weight.shape[1] * groups if weight.ndim == 4 else 0)
+    stride, dilation = pair(name, "stride", stride, minimum=1), pair(name, "dilation", dilation, minimum=1)
+    padding, extra = pair(name, "padding", padding, minimum=0), pair(name, "output_padding", output_padding, minimum=0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ValueError(f"{name}: output_padding {extra} must be less than stride {stride} or dilation {dilation}")
+    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + e + 1
+                 for n, s, p, d, k, e in zip(x.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True))
+    if min(size) < 1:
+        raise ValueError(f"{name}: the output would have size {size}; use less padding")
+    out = _conv2d_input_grad(x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, size=size)
+    return out if bias is None else out + bias.reshape(1, -1, 1, 1)
+
+
+# ---- windows as columns -------------------------------------------------------------------------------------------
+
+
+@primitive
+def _unfold(x, *, kernel, stride, padding, dilation, size):
+    n, c = x.shape[:2]
+    out = np.empty((n, size[0] * size[1], *kernel, c), x.dtype)
+    kernels.unfold.unfold(channels_last(x), kernel, stride, padding, dilation, size, out)
+    return out.transpose(0, 4, 2, 3, 1).reshape(n, -1, size[0] * size[1])      # (N, L, R, S, C) -> (N, C R S, L)
+
+
+@_unfold.vjp(0)
+def _(g, x_shape, kernel, stride, padding, dilation, size):
+    return _fold(g, kernel=kernel, stride=stride, padding=padding, dilation=dilation, size=size, shape=x_shape)
+
+
+@primitive
+def _fold(columns, *, kernel, stride, padding, dilation, size, shape):
+    n, c, h, w = shape
+    out = np.empty((n, h, w, c), columns.dtype)
+    blocks = columns.reshape(n, c, *kernel, size[0] * size[1]).transpose(0, 4, 2, 3, 1)      # (N, C R S, L) -> (N, L, R, S, C)
+    kernels.unfold.fold(np.ascontiguousarray(blocks), kernel, stride, padding, dilation, size, out)
+    return channels_first(out)
+
+
+@_fold.vjp(0)
+def _(g, kernel, stride, padding, dilation, size):
+    return _unfold(g, kernel=kernel, stride=stride, padding=padding, dilation=dilation, size=size)
+
+
+def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
+    """Every window of the image as a column.
+
+    Args:
+        x: (N, C, H, W), float.
+        kernel_size, dilation, padding, stride: ints or (rows, columns), as in `conv2d`.
+
+    Returns:
+        (N, C R S, L), L being the number of windows.
+    """
+    check_image("unfold", x)
+    kernel = pair("unfold", "kernel_size", kernel_size, minimum=1)
+    stride, dilation = pair("unfold", "stride", stride, minimum=1), pair("unfold", "dilation", dilation, minimum=1)
+    padding, size = windows("unfold", x.shape[2:], kernel, stride, padding, dilation)
+    return _unfold(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, size=size)
+
+
+def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
+    """Add columns of windows up to an image: the adjoint of `unfold`.
+
+    Args:
+        x: (N, C R S, L), float.
+        output_size: (H, W).
+        kernel_size, dilation, padding, stride: as in `unfold`.
+
+    Returns:
+        (N, C, H, W).
+    """
+    if x.ndim != 3:
+        raise ValueError(f"fold: x must be (N, C R S, L), got shape {tuple(x.shape)}")
+    check_float("fold", x=x)
+    image, kernel = pair("fold", "output_size", output_size, minimum=1), pair("fold", "kernel_size", kernel_size, minimum=1)
+    stride, dilation = pair("fold", "stride", stride, minimum=1), pair("fold", "dilation", dilation, minimum=1)
+    padding, size = windows("fold", image, kernel, stride, padding, dilation)
+    if x.shape[1] % (kernel[0] * kernel[1]) or x.shape[2] != size[0] * size[1]:
+        raise ValueError(f"fold: x of shape {tuple(x.shape)} must be (N, C * {kernel[0] * kernel[1]}, {size[0] * size[1]}) for output_size {image}")
+    return _fold(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, size=size,
+                 shape=(x.shape[0], x.shape[1] // (kernel[0] * kernel[1]), *image))
+
+
+def local_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
+    """A locally connected layer: a convolution whose filters are not shared over positions.
+
+    Not in PyTorch. Same windows as `conv2d`, but position (i, j) has K filters of its own.
+
+    Args:
+        x: (N, C, H, W), float.
+        weight: (K, C, R, S, OH, OW), the same dtype.
+        bias: (K, OH, OW) or None.
+        stride, padding, dilation: as in `conv2d`.
+
+    Returns:
+        (N, K, OH, OW).
+
+    Raises:
+        ValueError: sizes that do not fit.
+
+    Source: LeCun 1989, "Generalization and Network Design Strategies".
+    """
+    check_image("local_conv2d", x)
+    if weight.ndim != 6:
+        raise ValueError(f"local_conv2d: weight must be (K, C, R, S, OH, OW), got shape {tuple(weight.shape)}")
+    check_float("local_conv2d", x=x, weight=weight, bias=bias)
+    k, c, r, s, oh, ow = weight.shape
+    if x.shape[1] != c:
+        raise ValueError(f"local_conv2d: x has {x.shape[1]} channels, weight expects {c}")
+    stride, dilation = pair("local_conv2d", "stride", stride, minimum=1), pair("local_conv2d", "dilation", dilation, minimum=1)
+    padding, size = windows("local_conv2d", x.shape[2:], (r, s), stride, padding, dilation)
+    if size != (oh, ow):
+        raise ValueError(f"local_conv2d: x of size {tuple(x.shape[2:])} has {size} positions, weight has filters for {(oh, ow)}")
+    if bias is not None and tuple(bias.shape) != (k, oh, ow):
+        raise ValueError(f"local_conv2d: bias must have shape {(k, oh, ow)}, got {tuple(bias.shape)}")
+    columns = _unfold(x, kernel=(r, s), stride=stride, padding=padding, dilation=dilation, size=size)
+    columns = columns.permute(2, 0, 1)                                       # (N, C R S, L) -> (L, N, C R S)
+    filters = weight.reshape(k, c * r * s, oh * ow).permute(2, 1, 0)         # (K, C R S, L) -> (L, C R S, K)
+    out = (columns @ filters).permute(1, 2, 0).reshape(x.shape[0], k, oh, ow)      # (L, N, K) -> (N, K, L)
+    return out if bias is None else out + bias

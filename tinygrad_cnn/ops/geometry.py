@@ -1,0 +1,156 @@
+"""Shapes, dims and dtypes: the rules every op's arguments are checked with. Arrays and integers only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+DEFAULT_DTYPE = np.dtype(np.float32)
+DTYPES = {np.dtype(t) for t in ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")}
+
+
+def check_dtype(function: str, dtype: Any) -> np.dtype:
+    """The dtype as NumPy's; TypeError for one that tensors do not hold (float16, complex, object, big-endian ...)."""
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"{function}: {dtype!r} is not a dtype; wanted one of {_dtype_names()}") from error
+    if dtype not in DTYPES:
+        raise TypeError(f"{function}: dtype {dtype} is not supported; wanted one of {_dtype_names()}")
+    return dtype
+
+
+def _dtype_names() -> str:
+    return ", ".join(sorted(map(str, DTYPES)))
+
+
+def promote(*values: Any) -> np.dtype:
+    """The dtype of an operation's result, by PyTorch's rules.
+
+    Tensors with dimensions decide before 0-d tensors, those before Python (and NumPy) scalars; a lower rank matters
+    only if it is of a higher category (bool < integer < float). An integer array with a Python float gives float32.
+    """
+    ranks: list[np.dtype | None] = [None, None, None]
+    for value in values:
+        if isinstance(value, np.ndarray):
+            rank, dtype = (0 if value.ndim else 1), value.dtype
+        elif hasattr(value, "dtype") and hasattr(value, "ndim") and not isinstance(value, np.generic):     # a Tensor
+            rank, dtype = (0 if value.ndim else 1), value.dtype
+        else:
+            kind = np.dtype(type(value)).kind
+            rank, dtype = 2, DEFAULT_DTYPE if kind == "f" else np.dtype(bool if kind == "b" else np.int64)
+        ranks[rank] = dtype if ranks[rank] is None else promote_types(ranks[rank], dtype)
+    result: np.dtype | None = None
+    for dtype in reversed(ranks):              # lowest rank first
+        if dtype is None:
+            continue
+        if result is None or dtype.kind == "f":
+            result = dtype
+        elif result.kind == "f":
+            pass
+        elif dtype.kind == "b" or result.kind == "b":
+            result = promote_types(dtype, result)
+        else:
+            result = dtype
+    assert result is not None
+    return result
+
+
+def promote_types(a: Any, b: Any) -> np.dtype:
+    """The common dtype of two tensors of the same rank; a float wins over any integer (PyTorch, unlike NumPy)."""
+    a, b = np.dtype(a), np.dtype(b)
+    if (a.kind == "f") != (b.kind == "f"):
+        return a if a.kind == "f" else b
+    return np.promote_types(a, b)
+
+
+def floating(dtype: np.dtype) -> np.dtype:
+    """The dtype itself if floating, else the default: what exp of an integer tensor returns."""
+    return dtype if dtype.kind == "f" else DEFAULT_DTYPE
+
+
+def broadcast_shapes(function: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The common shape, or a ValueError that names the function and the shapes."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = " and ".join(str(tuple(s)) for s in shapes)
+        raise ValueError(f"{function}: shapes {listed} do not broadcast against each other") from None
+
+
+def check_dim(function: str, dim: Any, ndim: int) -> int:
+    """A dim in 0 .. ndim - 1 from one that may be negative."""
+    if not isinstance(dim, Integral) or isinstance(dim, bool):
+        raise TypeError(f"{function}: dim must be an int, got {dim!r}")
+    limit = max(ndim, 1)                       # as in PyTorch a 0-d tensor has a dim 0
+    if not -limit <= dim < limit:
+        raise IndexError(f"{function}: dim {dim} is out of range for {ndim} dimensions (wanted {-limit} .. {limit - 1})")
+    return int(dim) % limit
+
+
+def check_dims(function: str, dim: Any, ndim: int) -> tuple[int, ...]:
+    """Sorted, distinct dims; all of them for None or ()."""
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
+        return tuple(range(ndim))
+    dims = [check_dim(function, d, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,))]
+    if len(set(dims)) < len(dims):
+        raise ValueError(f"{function}: dim {dim} names a dimension twice")
+    return tuple(d for d in sorted(dims) if d < ndim)
+
+
+def check_shape(function: str, shape: Any) -> tuple[int, ...]:
+    """Sizes given as ints or as one tuple: `(2, 3)` from `((2, 3),)` or `(2, 3)`; each 0 or more."""
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = shape[0]
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in shape):
+        raise TypeError(f"{function}: sizes must be ints, got {tuple(shape)}")
+    sizes = tuple(map(int, shape))
+    if any(n < 0 for n in sizes):
+        raise ValueError(f"{function}: sizes must be 0 or more, got {sizes}")
+    check_size(function, sizes)
+    return sizes
+
+
+def check_size(function: str, sizes: Sequence[int]) -> None:
+    """ValueError where the number of bytes would not fit a signed 64-bit integer."""
+    if math.prod(sizes) > 2**60:
+        raise ValueError(f"{function}: a tensor of shape {tuple(sizes)} is too large")
+
+
+def pair(function: str, name: str, value: Any, *, minimum: int) -> tuple[int, int]:
+    """(height, width) from an int or a pair of ints, each at least `minimum`."""
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) == 1:
+        both = both * 2
+    if len(both) != 2 or not all(isinstance(v, Integral) and not isinstance(v, bool) for v in both):
+        raise TypeError(f"{function}: {name} must be an int or a pair of ints, got {value!r}")
+    if min(both) < minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {value!r}")
+    return int(both[0]), int(both[1])
+
+
+def check_float(function: str, **arrays: Any) -> None:
+    """TypeError unless all the named arrays hold floats of one dtype."""
+    kinds = {name: a.dtype for name, a in arrays.items() if a is not None}
+    for name, dtype in kinds.items():
+        if dtype.kind != "f":
+            raise TypeError(f"{function}: {name} must be float32 or float64, got {dtype}")
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in kinds.items())
+        raise TypeError(f"{function}: all must have one dtype, got {listed}; convert with .to(dtype)")
+
+
+def window_count(size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil: bool = False) -> int:
+    """How many windows fit: (W - F + 2P) / S + 1, `padding` being both sides together.
+
+    With `ceil` a window may hang over the end if it starts inside the input or the padding before it.
+    """
+    room = size + padding - dilation * (kernel - 1) - 1
+    count = (-(-room // stride) if ceil else room // stride) + 1
+    if ceil and (count - 1) * stride >= size + padding - padding // 2:
+        count -= 1
+    return count

@@ -1,0 +1,532 @@
+"""Movement: the same numbers in another shape, order or place. Each op's rule is its partner, so the set is closed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..primitive import primitive
+from .elementwise import where
+from .geometry import check_dim, check_dims, check_size, promote
+
+# ---- shape ---------------------------------------------------------------------------------------------------------
+
+
+@primitive(view=True)
+def _reshape(x, *, shape):
+    return np.reshape(x, shape)
+
+
+@_reshape.vjp(0)
+def _(g, x_shape):
+    return reshape(g, x_shape)
+
+
+def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
+    return tuple(int(n) for n in shape)
+
+
+def reshape(x, *shape):
+    """The same elements, in row-major order, in another shape; one size may be -1 and follows from the others.
+
+    Args:
+        x: tensor.
+        shape: ints, or one tuple of ints.
+
+    Raises:
+        ValueError: another number of elements, or a -1 that is not determined.
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> tg.arange(6).reshape(2, -1).shape
+        (2, 3)
+    """
+    sizes = _sizes(shape)
+    count, known = math.prod(x.shape), math.prod(n for n in sizes if n != -1)
+    if sizes.count(-1) > 1 or any(n < -1 for n in sizes):
+        raise ValueError(f"reshape: shape {sizes} may hold one -1 and no other negative size")
+    if -1 in sizes:
+        if known == 0 or count % known:
+            raise ValueError(f"reshape: x of shape {tuple(x.shape)} has {count} elements; -1 in {sizes} is not determined")
+        sizes = tuple(count // known if n == -1 else n for n in sizes)
+    if math.prod(sizes) != count:
+        raise ValueError(f"reshape: x of shape {tuple(x.shape)} has {count} elements, {sizes} wants {math.prod(sizes)}")
+    return _reshape(x, shape=sizes)
+
+
+def flatten(x, start_dim=0, end_dim=-1):
+    """Merge dims start_dim .. end_dim into one; a 0-d tensor becomes 1-d."""
+    if x.ndim == 0:
+        return reshape(x, 1)
+    start, end = check_dim("flatten", start_dim, x.ndim), check_dim("flatten", end_dim, x.ndim)
+    if start > end:
+        raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+
+
+def unflatten(x, dim, sizes):
+    """Split one dim into several; one size may be -1."""
+    d = check_dim("unflatten", dim, x.ndim)
+    sizes = tuple(sizes)
+    if -1 in sizes:
+        known = -math.prod(sizes)
+        sizes = tuple(x.shape[d] // known if n == -1 and known else n for n in sizes)
+    if math.prod(sizes) != x.shape[d]:
+        raise ValueError(f"unflatten: dim {dim} has size {x.shape[d]}, sizes {sizes} multiply to {math.prod(sizes)}")
+    return reshape(x, (*x.shape[:d], *sizes, *x.shape[d + 1 :]))
+
+
+def squeeze(x, dim=None):
+    """Drop dims of size 1: all of them, or those named (a named dim of another size stays)."""
+    dims = check_dims("squeeze", dim, x.ndim) if dim is not None else tuple(range(x.ndim))
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if not (i in dims and n == 1)))
+
+
+def unsqueeze(x, dim):
+    """Insert a dim of size 1 at `dim`, -ndim-1 .. ndim."""
+    d = check_dim("unsqueeze", dim, x.ndim + 1)
+    return reshape(x, (*x.shape[:d], 1, *x.shape[d:]))
+
+
+@primitive(view=True)
+def _permute(x, *, dims):
+    return np.transpose(x, dims)
+
+
+@_permute.vjp(0)
+def _(g, dims):
+    return _permute(g, dims=tuple(dims.index(i) for i in range(len(dims))))
+
+
+def permute(x, *dims):
+    """Reorder the dims: result dim i is x's dim dims[i]. A view.
+
+    Raises:
+        ValueError: dims is not a permutation of x's dims.
+    """
+    order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    order = tuple(check_dim("permute", d, x.ndim) for d in order)
+    if sorted(order) != list(range(x.ndim)):
+        raise ValueError(f"permute: dims {order} must name each of x's {x.ndim} dims once")
+    return _permute(x, dims=order)
+
+
+def transpose(x, dim0, dim1):
+    """Swap two dims. A view."""
+    a, b = check_dim("transpose", dim0, x.ndim), check_dim("transpose", dim1, x.ndim)
+    order = list(range(x.ndim))
+    if order:
+        order[a], order[b] = b, a
+    return _permute(x, dims=tuple(order))
+
+
+def movedim(x, source, destination):
+    """Move dims to new places; the others keep their order."""
+    src = [check_dim("movedim", d, x.ndim) for d in (source if isinstance(source, (tuple, list)) else [source])]
+    dst = [check_dim("movedim", d, x.ndim) for d in (destination if isinstance(destination, (tuple, list)) else [destination])]
+    if len(src) != len(dst) or len(set(src)) < len(src) or len(set(dst)) < len(dst):
+        raise ValueError(f"movedim: source {source} and destination {destination} must name equally many distinct dims")
+    order = [d for d in range(x.ndim) if d not in src]
+    for d, s in sorted(zip(dst, src, strict=True)):
+        order.insert(d, s)
+    return _permute(x, dims=tuple(order))
+
+
+@primitive(view=True)
+def _broadcast_to(x, *, shape):
+    return np.broadcast_to(x, shape)
+
+
+@_broadcast_to.vjp(0)
+def _(g, x_shape):
+    return sum_to_size(g, x_shape)
+
+
+def broadcast_to(x, shape):
+    """Repeat along new dims and dims of size 1, without copying. A read-only view.
+
+    Raises:
+        ValueError: x does not broadcast to the shape.
+    """
+    shape = tuple(shape)
+    check_size("broadcast_to", shape)
+    try:
+        return _broadcast_to(x, shape=shape)
+    except ValueError:
+        raise ValueError(f"broadcast_to: x of shape {tuple(x.shape)} does not broadcast to {shape}") from None
+
+
+def expand(x, *shape):
+    """`broadcast_to`, where -1 keeps a dim's size."""
+    sizes = _sizes(shape)
+    if len(sizes) < x.ndim:
+        raise ValueError(f"expand: x has {x.ndim} dims, got {len(sizes)} sizes {sizes}")
+    lead = len(sizes) - x.ndim
+    if any(n == -1 for n in sizes[:lead]):
+        raise ValueError(f"expand: -1 in {sizes} stands at a dim x of shape {tuple(x.shape)} does not have")
+    return broadcast_to(x, tuple(x.shape[i - lead] if n == -1 else n for i, n in enumerate(sizes)))
+
+
+@primitive
+def _sum_to_size(x, *, shape):
+    lead = x.ndim - len(shape)
+    dims = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1)
+    return np.sum(x, axis=dims, keepdims=True).reshape(shape)
+
+
+@_sum_to_size.vjp(0)
+def _(g, x_shape):
+    return broadcast_to(g, x_shape)
+
+
+def sum_to_size(x, *shape):
+    """Sum so that the result has a shape that broadcasts to x's: the adjoint of `broadcast_to`."""
+    sizes = _sizes(shape)
+    lead = x.ndim - len(sizes)
+    if lead < 0 or any(n not in (1, x.shape[lead + i]) for i, n in enumerate(sizes)):
+        raise ValueError(f"sum_to_size: {sizes} does not broadcast to x's shape {tuple(x.shape)}")
+    return _sum_to_size(x, shape=sizes)
+
+
+# ---- order ---------------------------------------------------------------------------------------------------------
+
+
+@primitive(view=True)
+def _flip(x, *, dims):
+    return np.flip(x, dims)
+
+
+@_flip.vjp(0)
+def _(g, dims):
+    return _flip(g, dims=dims)
+
+
+def flip(x, *dims):
+    """Reverse the order along dims."""
+    chosen = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    return _flip(x, dims=check_dims("flip", tuple(chosen), x.ndim) if chosen else ())
+
+
+def roll(x, shifts, dims=None):
+    """Shift along dims, what falls off one end coming back at the other; without dims, over the flattened tensor."""
+    if dims is None:
+        return roll(flatten(x), shifts, 0).reshape(x.shape)
+    shifts = shifts if isinstance(shifts, (tuple, list)) else (shifts,)
+    dims = dims if isinstance(dims, (tuple, list)) else (dims,)
+    if len(shifts) != len(dims):
+        raise ValueError(f"roll: got {len(shifts)} shifts for {len(dims)} dims")
+    for shift, dim in zip(shifts, dims, strict=True):
+        d = check_dim("roll", dim, x.ndim)
+        n = x.shape[d]
+        if n and shift % n:
+            k = n - shift % n
+            before = (slice(None),) * d
+            x = cat([x[(*before, slice(k, None))], x[(*before, slice(None, k))]], dim=d)
+    return x
+
+
+# ---- joining and padding -------------------------------------------------------------------------------------------
+
+
+@primitive
+def _cat(*tensors, dim):
+    dtype = promote(*tensors)
+    return np.concatenate([np.asarray(t, dtype) for t in tensors], axis=dim)
+
+
+@_cat.joint_vjp
+def _(g, needs, tensors_shapes, dim):
+    gradients, start = [], 0
+    for shape, need in zip(tensors_shapes, needs, strict=True):
+        stop = start + shape[dim]
+        gradients.append(_getitem(g, index=(slice(None),) * dim + (slice(start, stop),)) if need else None)
+        start = stop
+    return gradients
+
+
+def cat(tensors, dim=0):
+    """Join tensors along an existing dim; all other sizes must agree.
+
+    Args:
+        tensors: a list or tuple of tensors.
+        dim: where to join.
+
+    Raises:
+        ValueError: no tensors, or shapes that do not fit.
+    """
+    tensors = list(tensors)
+    if not tensors:
+        raise ValueError("cat: got no tensors")
+    tensors = [t for t in tensors if tuple(t.shape) != (0,)] or tensors[:1]      # PyTorch's legacy: 1-d empties join anything
+    d = check_dim("cat", dim, tensors[0].ndim)
+    rest = [tuple(t.shape[:d]) + tuple(t.shape[d + 1 :]) for t in tensors]
+    if tensors[0].ndim == 0 or any(r != rest[0] or t.ndim != tensors[0].ndim for r, t in zip(rest, tensors, strict=True)):
+        raise ValueError(f"cat: shapes {', '.join(str(tuple(t.shape)) for t in tensors)} differ outside dim {dim}")
+    return _cat(*tensors, dim=d)
+
+
+def stack(tensors, dim=0):
+    """Join equally shaped tensors along a new dim."""
+    tensors = list(tensors)
+    if not tensors:
+        raise ValueError("stack: got no tensors")
+    if any(t.shape != tensors[0].shape for t in tensors):
+        raise ValueError(f"stack: shapes differ: {', '.join(str(tuple(t.shape)) for t in tensors)}")
+    return cat([unsqueeze(t, dim) for t in tensors], dim=check_dim("stack", dim, tensors[0].ndim + 1))
+
+
+def split(x, split_size, dim=0):
+    """Cut along a dim into views of one size (the last may be smaller), or of listed sizes. Returns a tuple."""
+    d = check_dim("split", dim, x.ndim)
+    n = x.shape[d]
+    if isinstance(split_size, int):
+        if split_size < 1:
+            raise ValueError(f"split: split_size must be at least 1, got {split_size}")
+        sizes = [min(split_size, n - i) for i in range(0, max(n, 1), split_size)]
+    else:
+        sizes = list(split_size)
+    if sum(sizes) != n or min(sizes) < 0:
+        raise ValueError(f"split: sizes {sizes} do not add up to {n}, the size of dim {dim}")
+    ends = np.cumsum(sizes).tolist()
+    return tuple(_getitem(x, index=(slice(None),) * d + (slice(end - size, end),)) for size, end in zip(sizes, ends, strict=True))
+
+
+def chunk(x, chunks, dim=0):
+    """Cut along a dim into at most `chunks` views of equal size (the last may be smaller). Returns a tuple."""
+    if chunks < 1:
+        raise ValueError(f"chunk: chunks must be at least 1, got {chunks}")
+    return split(x, max(-(-x.shape[check_dim("chunk", dim, x.ndim)] // chunks), 1), dim)
+
+
+def unbind(x, dim=0):
+    """The slices along a dim, without it. Returns a tuple of views."""
+    d = check_dim("unbind", dim, x.ndim)
+    return tuple(_getitem(x, index=(slice(None),) * d + (i,)) for i in range(x.shape[d]))
+
+
+@primitive
+def _pad(x, *, widths, value):
+    return np.pad(x, widths, constant_values=value)
+
+
+@_pad.vjp(0)
+def _(g, x_shape, widths):
+    return _getitem(g, index=tuple(slice(before, before + n) for (before, _), n in zip(widths, x_shape, strict=True)))
+
+
+def pad_constant(x, widths, value=0):
+    """Surround with a constant; negative widths crop.
+
+    Args:
+        x: tensor.
+        widths: a (before, after) pair of ints per dim.
+        value: what to fill with.
+    """
+    crop = tuple(slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(widths, x.shape, strict=True))
+    if any(n + a + b < 0 for (a, b), n in zip(widths, x.shape, strict=True)):
+        raise ValueError(f"pad: widths {widths} crop more than x of shape {tuple(x.shape)} has")
+    if any(a < 0 or b < 0 for a, b in widths):
+        x = _getitem(x, index=crop)
+    return _pad(x, widths=tuple((max(a, 0), max(b, 0)) for a, b in widths), value=value)
+
+
+def tile(x, *repeats):
+    """Repeat the whole tensor along its dims, `numpy.tile`; also `Tensor.repeat`."""
+    counts = _sizes(repeats)
+    if any(n < 0 for n in counts):
+        raise ValueError(f"tile: repeats must be 0 or more, got {counts}")
+    counts = (1,) * (x.ndim - len(counts)) + counts
+    shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
+    mixed = [n for pair in zip(counts, shape, strict=True) for n in pair]
+    spread = reshape(x, [n for size in shape for n in (1, size)])
+    return reshape(broadcast_to(spread, mixed), [c * n for c, n in zip(counts, shape, strict=True)])
+
+
+# ---- indexing ------------------------------------------------------------------------------------------------------
+
+
+@primitive(view=True)
+def _getitem(x, *, index):
+    return x[index]
+
+
+@_getitem.vjp(0)
+def _(g, x_shape, index):
+    return _scatter_index(g, index=index, shape=x_shape)
+
+
+def _is_basic(index: tuple[Any, ...]) -> bool:
+    """Slices and ints only: every element is taken at most once."""
+    return all(i is None or i is Ellipsis or isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool) for i in index)
+
+
+@primitive
+def _scatter_index(x, *, index, shape):
+    """Zeros of `shape` with x added at the index: the adjoint of indexing."""
+    out = np.zeros(shape, x.dtype)
+    if _is_basic(index):
+        out[index] = x
+    else:
+        np.add.at(out, index, x)               # an element taken twice gets both gradients
+    return out
+
+
+@_scatter_index.vjp(0)
+def _(g, index):
+    return _getitem(g, index=index)
+
+
+def getitem(x, index):
+    """x[index]: basic, advanced (integer arrays) or boolean indexing, as in NumPy.
+
+    Raises:
+        IndexError: an index out of range, of a wrong kind, or too many of them.
+    """
+    return _getitem(x, index=check_index(index, x.shape))
+
+
+def check_index(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """A tuple index with Tensors and lists as arrays of its own; the graph may keep it."""
+    checked = []
+    for i in index if isinstance(index, tuple) else (index,):
+        if isinstance(i, slice):
+            i = slice(*(None if v is None else int(v) for v in (i.start, i.stop, i.step)))
+        elif not (i is None or i is Ellipsis or isinstance(i, (int, np.integer))):
+            i = np.array(i.numpy() if hasattr(i, "numpy") else i)
+            if i.dtype.kind not in "iub" and i.size:
+                raise IndexError(f"getitem: an index must be made of ints, slices, None, ... or integer or bool tensors, got {i.dtype}")
+            i = i.astype(np.int64) if i.dtype.kind != "b" else i
+        checked.append(i)
+    return tuple(checked)
+
+
+@primitive
+def _setitem(x, value, *, index):
+    out = np.array(x, copy=True, order="K")
+    out[index] = value
+    return out
+
+
+@_setitem.vjp(0)
+def _(g, index, value_dtype):
+    return _setitem(g, 0.0, index=index)
+
+
+@_setitem.vjp(1)
+def _(g, index, value_shape):
+    part = _getitem(g, index=index)
+    while part.ndim < len(value_shape):        # a value may have more dims than the place, if they are 1
+        part = unsqueeze(part, 0)
+    return sum_to_size(part, value_shape)
+
+
+@primitive
+def _gather(x, *, dim, index):
+    return np.take_along_axis(x, index, dim)
+
+
+@_gather.vjp(0)
+def _(g, x_shape, dim, index):
+    return _scatter_add(g, dim=dim, index=index, shape=x_shape)
+
+
+@primitive
+def _scatter_add(x, *, dim, index, shape):
+    """Zeros of `shape` with x added at the indices along dim: the adjoint of gather."""
+    out = np.zeros(shape, x.dtype)
+    np.add.at(out, _along(index, dim), x)
+    return out
+
+
+@_scatter_add.vjp(0)
+def _(g, dim, index):
+    return _gather(g, dim=dim, index=index)
+
+
+def _along(index: np.ndarray, dim: int) -> tuple[np.ndarray, ...]:
+    """The full advanced index that `take_along_axis` reads."""
+    grid = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+    grid[dim] = index
+    return tuple(grid)
+
+
+def _index_array(function: str, index: Any, size: int) -> np.ndarray:
+    array = np.array(index.numpy() if hasattr(index, "numpy") else index)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{function}: index must hold integers, got {array.dtype}")
+    if array.size and (array.min() < 0 or array.max() >= size):
+        raise IndexError(f"{function}: index must lie in 0 .. {size - 1}, got {array.min()} .. {array.max()}")
+    return array.astype(np.int64)
+
+
+def gather(x, dim, index):
+    """Pick along a dim: out[i][j] = x[index[i][j]][j] for dim 0, and so on.
+
+    Args:
+        x: tensor.
+        dim: where to pick.
+        index: integer tensor with as many dims as x, at most as large outside `dim`; entries in 0 .. size - 1.
+
+    Returns:
+        A tensor of index's shape.
+    """
+    d = check_dim("gather", dim, x.ndim)
+    array = _index_array("gather", index, x.shape[d] if x.ndim else 1)
+    if array.ndim != x.ndim or any(array.shape[i] > x.shape[i] for i in range(x.ndim) if i != d):
+        raise ValueError(f"gather: index of shape {array.shape} does not fit x of shape {tuple(x.shape)} along dim {dim}")
+    part = tuple(slice(n) if i != d else slice(None) for i, n in enumerate(array.shape))
+    return _gather(x if all(array.shape[i] == x.shape[i] for i in range(x.ndim) if i != d) else _getitem(x, index=part), dim=d, index=array)
+
+
+def scatter_add(x, dim, index, src):
+    """x with src added at the indices along a dim; equal indices add up."""
+    d = check_dim("scatter_add", dim, x.ndim)
+    array = _index_array("scatter_add", index, x.shape[d])
+    if array.shape != tuple(src.shape) or array.ndim != x.ndim:
+        raise ValueError(f"scatter_add: index of shape {array.shape} must have the shape of src, {tuple(src.shape)}, and x's {x.ndim} dims")
+    return x + _scatter_add(src, dim=d, index=array, shape=tuple(x.shape))
+
+
+def index_select(x, dim, index):
+    """The slices at the given positions along a dim, with repeats."""
+    d = check_dim("index_select", dim, x.ndim)
+    array = _index_array("index_select", index, x.shape[d])
+    if array.ndim > 1:
+        raise ValueError(f"index_select: index must be 1-d, got shape {array.shape}")
+    return _getitem(x, index=(slice(None),) * d + (array.reshape(-1),))
+
+
+def masked_fill(x, mask, value):
+    """x with `value` wherever the bool mask (which broadcasts) is True."""
+    if mask.dtype != bool:
+        raise TypeError(f"masked_fill: mask must be bool, got {mask.dtype}")
+    return where(mask, value, x)
+
+
+def masked_select(x, mask):
+    """The elements where the bool mask is True, as a 1-d tensor; mask and x broadcast."""
+    shape = np.broadcast_shapes(x.shape, mask.shape)
+    return getitem(broadcast_to(x, shape), broadcast_to(mask, shape))
+
+
+def _triangle(x: Any, diagonal: int, lower: bool) -> Any:
+    if x.ndim < 2:
+        raise ValueError(f"{'tril' if lower else 'triu'}: x must have at least 2 dims, got shape {tuple(x.shape)}")
+    mask = np.tri(x.shape[-2], x.shape[-1], diagonal if lower else diagonal - 1, dtype=bool)
+    mask = mask if lower else ~mask
+    mask.flags.writeable = False
+    return where(mask, x, 0)
+
+
+def tril(x, diagonal=0):
+    """The lower triangle of the last two dims, zeros above the diagonal."""
+    return _triangle(x, diagonal, True)
+
+
+def triu(x, diagonal=0):
+    """The upper triangle of the last two dims, zeros below the diagonal."""
+    return _triangle(x, diagonal, False)

@@ -1,0 +1,163 @@
+"""Batch normalisation: one statistics pass, one apply pass, one backward kernel pair; its second derivative in Tensors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..primitive import primitive
+from .conv import channels_first, channels_last
+from .geometry import check_float
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    """(N, C, ...) -> (M, C), M being all but the channels."""
+    return channels_last(x).reshape(-1, x.shape[1])
+
+
+def _images(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(M, C) -> (N, C, ...), a view."""
+    return channels_first(rows.reshape(shape[0], *shape[2:], shape[1]))
+
+
+def _per_channel(v: Any, ndim: int) -> Any:
+    return v.reshape(1, -1, *(1,) * (ndim - 2))
+
+
+@primitive(returns=("mean", "var"))
+def channel_moments(x):
+    """Mean and biased variance of each channel over all other dims, (C,) each. Not differentiable: `batch_norm` is."""
+    mean, var = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    kernels.norm.channel_mean_var(_rows(x), mean, var)
+    return mean, var
+
+
+@primitive
+def _batch_norm(x, weight, bias, *, mean, invstd):
+    """Normalise with the batch's own statistics, which the rule knows to be functions of x."""
+    scale = weight * invstd
+    out = np.empty((x.size // x.shape[1], x.shape[1]), x.dtype)
+    kernels.norm.normalize(_rows(x), scale, bias - mean * scale, out)
+    return _images(out, x.shape)
+
+
+@_batch_norm.joint_vjp
+def _(g, x, weight, mean, invstd):
+    return _batch_norm_grad(g, x, weight, mean=mean, invstd=invstd)
+
+
+@primitive(returns=("grad_x", "grad_weight", "grad_bias"))
+def _batch_norm_grad(grad_output, x, weight, *, mean, invstd):
+    g, rows = _rows(grad_output), _rows(x)
+    out, sum_g, sum_gx = np.empty_like(rows), np.empty_like(mean), np.empty_like(mean)
+    kernels.norm.channel_sums(g, rows, mean, invstd, sum_g, sum_gx)
+    kernels.norm.batch_norm_input_grad(g, rows, mean, invstd, np.ascontiguousarray(weight), sum_g, sum_gx, out)
+    return _images(out, x.shape), sum_gx, sum_g
+
+
+@_batch_norm_grad.joint_vjp
+def _(g, needs, grad_output, x, weight, invstd):
+    """With P(u) = u - mean(u) - xhat mean(u xhat): grad_x = w r P(g), grad_weight = sum g xhat, grad_bias = sum g."""
+    u, v, t = g
+    dims = (0, *range(2, x.ndim))
+    w = _per_channel(weight, x.ndim)
+    centred = x - x.mean(dims, keepdim=True)
+    variance = (centred * centred).mean(dims, keepdim=True)
+    r = (variance + (_per_channel(invstd, x.ndim) ** -2 - variance.detach())) ** -0.5      # invstd is 1 / sqrt(var + eps)
+    xhat = centred * r
+
+    def project(z: Any) -> Any:
+        return z - z.mean(dims, keepdim=True) - xhat * (z * xhat).mean(dims, keepdim=True)
+
+    pulled, to_xhat, to_g, to_weight = None, [], [], None
+    if u is not None:
+        pulled = project(grad_output)
+        to_g.append(w * r * project(u))
+        to_weight = (r * u * pulled).sum(dims)
+        to_xhat.append(-w * r * (u * (grad_output * xhat).mean(dims, keepdim=True) + grad_output * (u * xhat).mean(dims, keepdim=True)))
+    if v is not None:
+        to_g.append(_per_channel(v, x.ndim) * xhat)
+        to_xhat.append(_per_channel(v, x.ndim) * grad_output)
+    if t is not None:
+        to_g.append(_per_channel(t, x.ndim) + 0 * grad_output)
+    to_x = None
+    if to_xhat:
+        to_x = r * project(sum(to_xhat))
+        if u is not None:
+            to_x = to_x - w * r * r * xhat * (u * pulled).mean(dims, keepdim=True)
+    return sum(to_g), to_x, to_weight
+
+
+@primitive
+def _channel_affine(x, scale, shift):
+    out = np.empty((x.size // max(x.shape[1], 1), x.shape[1]), x.dtype)
+    kernels.norm.normalize(_rows(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), out)
+    return _images(out, x.shape)
+
+
+@_channel_affine.vjp(0)
+def _(g, scale, x_shape):
+    return g * _per_channel(scale, len(x_shape))
+
+
+@_channel_affine.vjp(1)
+def _(g, x):
+    return (g * x).sum((0, *range(2, x.ndim)))
+
+
+@_channel_affine.vjp(2)
+def _(g):
+    return g.sum((0, *range(2, g.ndim)))
+
+
+def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """Normalise each channel to mean 0 and variance 1, then scale and shift it.
+
+    In training with the batch's mean and biased variance, and the running statistics, if given, move towards them by
+    `momentum` (the variance unbiased, n / (n - 1)); else with the running statistics.
+
+    Args:
+        x: (N, C) or (N, C, ...), float.
+        running_mean, running_var: (C,), updated in place in training; needed otherwise.
+        weight, bias: (C,) or None for 1 and 0.
+        training: which statistics to use.
+        momentum: share of the batch in the running statistics, 0 .. 1.
+        eps: added to the variance, positive.
+
+    Returns:
+        x's shape.
+
+    Raises:
+        ValueError: sizes that do not fit, or one value per channel in training.
+
+    Source: Ioffe & Szegedy 2015, "Batch Normalization", algorithm 1.
+    """
+    if x.ndim < 2:
+        raise ValueError(f"batch_norm: x must be (N, C, ...), got shape {tuple(x.shape)}")
+    check_float("batch_norm", x=x, weight=weight, bias=bias)
+    channels = x.shape[1]
+    for name, v in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
+        if v is not None and tuple(v.shape) != (channels,):
+            raise ValueError(f"batch_norm: {name} has shape {tuple(v.shape)}, x of shape {tuple(x.shape)} has {channels} channels")
+    if eps <= 0:
+        raise ValueError(f"batch_norm: eps must be positive, got {eps}")
+    weight = np.ones(channels, x.dtype) if weight is None else weight
+    bias = np.zeros(channels, x.dtype) if bias is None else bias
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm: running_mean and running_var are needed when training=False")
+        scale = (running_var + eps) ** -0.5 * weight
+        return _channel_affine(x, scale.to(x.dtype), (bias - running_mean * scale).to(x.dtype))
+    count = math.prod(x.shape) // max(channels, 1)
+    if count == 1:
+        raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got x of shape {tuple(x.shape)}")
+    if count == 0:
+        return _channel_affine(x, weight, bias)
+    mean, var = (m.numpy() for m in channel_moments(x.detach()))
+    if running_mean is not None:
+        running_mean._write((1 - momentum) * running_mean.numpy() + momentum * mean)
+        running_var._write((1 - momentum) * running_var.numpy() + momentum * var * (count / (count - 1)))
+    return _batch_norm(x, weight, bias, mean=mean, invstd=((var + eps) ** -0.5).astype(var.dtype))

@@ -1,0 +1,860 @@
+"""Tensor: an array, the edge to what computed it, and operators. See `docs/architecture.md`."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import graph
+from .graph import Leaf, Node, Saved, Storage
+from .ops import elementwise, linalg, movement, reduce
+from .ops.geometry import DEFAULT_DTYPE, check_dtype, check_shape
+from .primitive import Primitive
+from .random import generator
+
+
+class Tensor:
+    """A multi-dimensional array that records what is computed from it. Make one with `tensor`, `zeros`, `randn` ...
+
+    Differences from PyTorch: `.numpy()` works on every tensor and is a read-only view; `.data` shares the version of its
+    tensor, so a write through it is noticed; a tensor made from a NumPy array never shares writable memory with it.
+
+    Attributes:
+        requires_grad: whether gradients flow to it.
+        grad: the gradient that backward accumulated, or None.
+        grad_fn: the recorded op it came from, or None for a leaf.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_data", "_edge", "_grad", "_rebased", "_storage")
+    __array_priority__ = 1000
+
+    _data: np.ndarray
+    _edge: graph.Edge | None
+    _storage: Storage
+    _rebased: int
+    _grad: Tensor | None
+
+    def __init__(self, data: Any = (), dtype: Any = None, requires_grad: bool = False):
+        source = tensor(data, dtype=dtype, requires_grad=requires_grad)
+        self._data, self._storage, self._rebased, self._edge, self._grad = source._data, source._storage, 0, None, None
+        self.requires_grad_(requires_grad)
+
+    # ---- recording --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _wrap(array: np.ndarray, storage: Storage | None = None, edge: graph.Edge | None = None) -> Tensor:
+        """A Tensor over an array as it is: no copy, no check."""
+        self = Tensor.__new__(Tensor)
+        self._data, self._edge, self._grad = array, edge, None
+        self._storage = Storage() if storage is None else storage
+        self._rebased = self._storage.rebased
+        return self
+
+    @staticmethod
+    def _record(primitive: Primitive, args: Sequence[Any], attributes: dict[str, Any]) -> Any:
+        """Run a primitive on the arguments' arrays, and remember the call if any of them requires grad."""
+        arrays = [a._data if isinstance(a, Tensor) else a for a in args]
+        result = primitive.run(arrays, attributes)
+        results = [np.asarray(r) for r in (result if isinstance(result, tuple) else (result,))]
+        storage = None
+        if primitive.view and isinstance(args[0], Tensor) and np.may_share_memory(results[0], arrays[0]):
+            storage = args[0]._storage
+        outputs = tuple(Tensor._wrap(r, storage) for r in results)
+        if graph.is_grad_enabled():
+            edges = tuple(a._edge if isinstance(a, Tensor) and a._edge is not None and primitive.differentiable(i) else None
+                          for i, a in enumerate(args))
+            if any(edges) and results[0].dtype.kind == "f":
+                Tensor._attach(primitive, attributes, edges, args, arrays, outputs)
+        return outputs if isinstance(result, tuple) else outputs[0]
+
+    @staticmethod
+    def _attach(primitive: Primitive, attributes: dict[str, Any], edges: tuple[graph.Edge | None, ...], args: Sequence[Any],
+                arrays: list[Any], outputs: tuple[Tensor, ...]) -> None:
+        keep_arguments, keep_outputs = primitive.plan(tuple(edge is not None for edge in edges))
+        saved: list[Any] = [None] * len(args)
+        for i, a in enumerate(args):
+            if edges[i] is not None and a._rebased != a._storage.rebased:
+                raise RuntimeError(f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor "
+                                   "that an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
+            if i in keep_arguments:
+                if isinstance(a, Tensor):
+                    saved[i] = Saved(a._data, a._storage, a._edge)
+                else:                          # the user's own array may change later: the graph keeps a copy
+                    saved[i] = a.copy() if isinstance(a, np.ndarray) and a.flags.writeable else a
+        shapes = tuple(a.shape if isinstance(a, np.ndarray) else () for a in arrays)
+        dtypes = tuple(a.dtype if isinstance(a, np.ndarray) else None for a in arrays)
+        node = Node(primitive, attributes, edges, saved, shapes, dtypes, outputs[0]._data.shape)
+        for k, out in enumerate(outputs):
+            if out._data.dtype.kind == "f":
+                out._edge = (node, k)
+            if k in keep_outputs:
+                node.results[k] = Saved(out._data, out._storage, out._edge)
+
+    # ---- facts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes, a tuple of ints."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The element type, a NumPy dtype such as `tg.float32`."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dims."""
+        return self._data.ndim
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return self._data.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._data.nbytes
+
+    @property
+    def device(self) -> str:
+        """Always "cpu"."""
+        return "cpu"
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one dim."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """The number of dims."""
+        return self.ndim
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is float32 or float64."""
+        return self._data.dtype.kind == "f"
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in row-major order in memory. Images usually do not: they lie channels-last."""
+        return bool(self._data.flags.c_contiguous)
+
+    def contiguous(self) -> Tensor:
+        """Itself; layout is the engine's business. Kept so that PyTorch code runs."""
+        return self
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d tensor")
+        return (self[i] for i in range(len(self)))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # ---- autograd ---------------------------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to it; settable on leaves."""
+        return self._edge is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Switch whether gradients flow to this leaf; returns self.
+
+        Raises:
+            RuntimeError: an integer or bool tensor, or switching off a tensor that was computed.
+        """
+        if requires_grad and not self.is_floating_point():
+            raise RuntimeError(f"requires_grad_: only float32 and float64 tensors can require grad, this one is {self.dtype}")
+        if not self.is_leaf:
+            if requires_grad:
+                return self
+            raise RuntimeError("requires_grad_: this tensor was computed; only a leaf's requires_grad can change. Use detach()")
+        if requires_grad and self._edge is None:
+            self._edge, self._rebased = (Leaf(self), 0), self._storage.rebased
+            self._storage.leaf = True
+        elif not requires_grad:
+            self._edge, self._storage.leaf = None, False
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the user made it (or it needs no gradient), rather than a recorded op."""
+        return self._edge is None or isinstance(self._edge[0], Leaf)
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The recorded op that computed it; None for a leaf."""
+        return None if self._edge is None or isinstance(self._edge[0], Leaf) else self._edge[0]
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad: wanted a Tensor or None, got {type(value).__name__}")
+            if value.shape != self.shape or value.dtype != self.dtype:
+                raise ValueError(f"grad: wanted shape {self.shape} and dtype {self.dtype}, got {value.shape} and {value.dtype}")
+        self._grad = value
+
+    def _accumulate(self, g: Tensor, owned: bool) -> None:
+        """Add to `.grad`; take g's memory only if backward says nobody else holds it."""
+        if self._grad is not None and self._grad._edge is None and g._edge is None:
+            np.add(self._grad._data, g._data, out=self._grad._data)
+            self._grad._storage.version += 1
+        elif self._grad is not None:
+            self._grad = self._grad + g
+        else:
+            self._grad = g if owned and g._data.flags.writeable else elementwise.clone(g)
+
+    def backward(self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+                 inputs: Sequence[Tensor] | None = None) -> None:
+        """Add d self / d leaf, weighted with `gradient`, to the `.grad` of every leaf below.
+
+        Args:
+            gradient: the cotangent, of self's shape; may be left out for a single element.
+            retain_graph: keep what backward frees, to walk the graph again; defaults to create_graph.
+            create_graph: record the walk, so that the gradients can be differentiated.
+            inputs: accumulate into these tensors only.
+
+        Raises:
+            RuntimeError: nothing requires grad; no gradient for more than one element; a gradient of another shape; the
+                graph was freed; a saved tensor was modified in place.
+
+        Example:
+            >>> import tinygrad_cnn as tg
+            >>> x = tg.tensor([1., 2.], requires_grad=True)
+            >>> (x * x).sum().backward()
+            >>> x.grad
+            tensor([2., 4.], dtype=float32)
+        """
+        roots = [_root("backward", self, gradient)]
+        keep = create_graph if retain_graph is None else retain_graph
+        if inputs is None:
+            graph.backward(roots, Tensor._wrap, retain_graph=keep, create_graph=create_graph)
+            return
+        inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        edges = [t._edge for t in inputs if t._edge is not None]
+        if len(edges) < len(inputs) or not inputs:
+            raise RuntimeError("backward: every one of inputs must require grad")
+        found = graph.backward(roots, Tensor._wrap, retain_graph=keep, create_graph=create_graph, targets=edges)
+        for t in inputs:
+            if t._edge in found:
+                t._accumulate(found[t._edge], False)
+
+    def detach(self) -> Tensor:
+        """The same memory, cut off from the graph."""
+        out = Tensor._wrap(self._data, self._storage)
+        return out
+
+    def retain_grad(self) -> None:
+        """Keep this computed tensor's gradient in `.grad` in the next backward."""
+        if self._edge is None:
+            raise RuntimeError("retain_grad: this tensor does not require grad")
+        node, index = self._edge
+        if isinstance(node, Node) and not any(reference() is self for _, reference in node.retained):
+            node.retained.append((index, weakref.ref(self)))
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call `hook(gradient)` whenever this tensor's gradient is complete; what it returns, if anything, replaces it.
+
+        Returns:
+            A handle with `remove()`, also a context manager.
+        """
+        if self._edge is None:
+            raise RuntimeError("register_hook: this tensor does not require grad")
+        node, index = self._edge
+        return RemovableHandle(node.hooks, (index, hook))
+
+    # ---- the guarded door: every write goes through here -------------------------------------------------------------
+
+    @property
+    def data(self) -> Tensor:
+        """The values, without history: shares memory and version, so writes are noticed by a graph that saved them."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"data: wanted a Tensor, got {type(value).__name__}")
+        if self._edge is not None and not value.is_floating_point():
+            raise TypeError(f"data: a tensor that requires grad holds floats, got {value.dtype}")
+        self._storage.version += 1             # whoever saved the old values must not find these under the same version
+        leaf, self._data, self._storage = self._storage.leaf, value._data, value._storage
+        self._storage.leaf, self._rebased = leaf, value._storage.rebased
+
+    def _write(self, array: Any) -> None:
+        """Overwrite the values in place."""
+        if not self._data.flags.writeable:
+            raise RuntimeError(f"in-place write: this tensor of shape {self.shape} is an expanded view or shares read-only memory; "
+                               "clone() it first")
+        self._data[...] = array
+        self._storage.version += 1
+
+    def _in_place(self, name: str, compute: Callable[..., Any], *others: Any, **options: Any) -> Tensor:
+        """self = compute(self, *others), in self's memory; recorded if anything requires grad."""
+        recorded = graph.is_grad_enabled() and (
+            self.requires_grad or any(isinstance(o, Tensor) and o.requires_grad for o in others))
+        if recorded and self._storage.leaf:
+            raise RuntimeError(f"{name}: a leaf tensor that requires grad (shape {self.shape}), or a view of one, cannot be written in place "
+                               "while recording; use `with no_grad():`, or an out-of-place operation")
+        if recorded and not self.is_floating_point():
+            raise TypeError(f"{name}: a tensor that requires grad cannot be written into a {self.dtype} tensor")
+        result = compute(self, *others, **options)
+        if tuple(result.shape) != self.shape:
+            raise ValueError(f"{name}: the result's shape {tuple(result.shape)} does not fit into the tensor's own, {self.shape}")
+        if result.dtype != self.dtype:
+            if result.dtype.kind == "f" and self.dtype.kind != "f":
+                raise TypeError(f"{name}: the result is {result.dtype} and cannot be written into a {self.dtype} tensor")
+            result = elementwise.to(result, dtype=self.dtype)
+        self._write(result._data)
+        if recorded:
+            self._storage.rebased += 1
+            self._edge, self._rebased = result._edge, self._storage.rebased
+            node = self._edge[0] if self._edge else None
+            if isinstance(node, Node):         # what the new node saved of its result now lies here: follow the version
+                for saved in node.results:
+                    if saved is not None and saved.array is result._data:
+                        saved.array, saved.storage, saved.version = self._data, self._storage, self._storage.version
+        return self
+
+    def add_(self, other: Any, *, alpha: float = 1) -> Tensor:
+        """self += alpha * other, in place."""
+        return self._in_place("add_", elementwise.add, other if alpha == 1 else other * alpha)
+
+    def sub_(self, other: Any, *, alpha: float = 1) -> Tensor:
+        """self -= alpha * other, in place."""
+        return self._in_place("sub_", elementwise.sub, other if alpha == 1 else other * alpha)
+
+    def mul_(self, other: Any) -> Tensor:
+        """self *= other, in place."""
+        return self._in_place("mul_", elementwise.mul, other)
+
+    def div_(self, other: Any) -> Tensor:
+        """self /= other, in place."""
+        return self._in_place("div_", elementwise.div, other)
+
+    def clamp_(self, min: float | None = None, max: float | None = None) -> Tensor:
+        """Limit the values to min .. max, in place."""
+        return self._in_place("clamp_", elementwise.clamp, min=min, max=max)
+
+    def relu_(self) -> Tensor:
+        """max(self, 0), in place."""
+        return self._in_place("relu_", elementwise.relu)
+
+    def copy_(self, source: Any) -> Tensor:
+        """Overwrite with source, broadcast and converted to self's dtype, in place."""
+        return self._in_place("copy_", _overwritten, _as_tensor(source))
+
+    def fill_(self, value: float) -> Tensor:
+        """Overwrite with one number, in place."""
+        return self._in_place("fill_", _overwritten, Tensor._wrap(np.asarray(value, self.dtype)))
+
+    def zero_(self) -> Tensor:
+        """Overwrite with zeros, in place."""
+        return self.fill_(0)
+
+    def normal_(self, mean: float = 0, std: float = 1) -> Tensor:
+        """Overwrite with normally distributed numbers, in place."""
+        return self._in_place("normal_", _overwritten, Tensor._wrap(generator().normal(mean, std, self.shape).astype(self.dtype)))
+
+    def uniform_(self, low: float = 0, high: float = 1) -> Tensor:
+        """Overwrite with uniformly distributed numbers in low .. high, in place."""
+        return self._in_place("uniform_", _overwritten, Tensor._wrap(generator().uniform(low, high, self.shape).astype(self.dtype)))
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._in_place("+=", elementwise.add, other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._in_place("-=", elementwise.sub, other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._in_place("*=", elementwise.mul, other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._in_place("/=", elementwise.div, other)
+
+    def __ipow__(self, other: Any) -> Tensor:
+        return self._in_place("**=", elementwise.pow, other)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return movement.getitem(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        index = movement.check_index(index, self.shape)
+        if graph.is_grad_enabled() and (self.requires_grad or isinstance(value, Tensor) and value.requires_grad):
+            self._in_place("x[...] = value", movement._setitem, value, index=index)
+            return
+        if not self._data.flags.writeable:
+            self._write(self._data)            # raises, with its message
+        array = value._data if isinstance(value, Tensor) else np.asarray(value)
+        if array.dtype.kind == "f" and self.dtype.kind != "f" and array.ndim:
+            raise TypeError(f"x[...] = value: the value is {array.dtype} and cannot be written into a {self.dtype} tensor")
+        self._data[index] = array
+        self._storage.version += 1
+
+    # ---- leaving for NumPy and Python --------------------------------------------------------------------------------
+
+    def numpy(self) -> np.ndarray:
+        """The values as a read-only NumPy view: a graph may need them. Copy it to write."""
+        view = self._data.view()
+        view.flags.writeable = False
+        return view
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy or (dtype is not None and np.dtype(dtype) != self.dtype):
+            if copy is False:
+                raise ValueError(f"__array__: a {self.dtype} tensor cannot become {np.dtype(dtype)} without a copy")
+            return np.array(self._data, dtype=dtype, copy=True)
+        return self.numpy()
+
+    def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None, dl_device: Any = None,
+                   copy: bool | None = None) -> Any:
+        """Hand the memory to another library: read-only where it understands that, else as a copy."""
+        if self.requires_grad:
+            raise BufferError("__dlpack__: this tensor requires grad; export x.detach()")
+        if max_version is not None and max_version >= (1, 0):
+            return self.numpy().__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+        if copy is False:
+            raise BufferError("__dlpack__: the consumer cannot take read-only memory, and copy=False forbids a copy")
+        return self._data.copy(order="K").__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._data.__dlpack_device__()
+
+    def item(self) -> Any:
+        """The single element as a Python number."""
+        if self._data.size != 1:
+            raise ValueError(f"item: a tensor of shape {self.shape} has {self._data.size} elements, wanted 1")
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self._data.tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self._data.size != 1:
+            raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use any() or all()")
+        return bool(self._data.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu" or self._data.size != 1:
+            raise TypeError(f"only an integer tensor of one element is an index, got {self.dtype} of shape {self.shape}")
+        return int(self.item())
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self._data == (value._data if isinstance(value, Tensor) else value)).any())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def __repr__(self) -> str:
+        values = np.array2string(self._data, precision=4, separator=", ", threshold=1000, prefix="tensor(", floatmode="maxprec_equal"
+                                 if self._data.dtype.kind == "f" and not np.array_equal(self._data, np.round(self._data)) else "maxprec")
+        facts = [values, f"dtype={self.dtype}"]
+        if 0 in self.shape:
+            facts.insert(1, f"shape={self.shape}")
+        if self.grad_fn is not None:
+            facts.append(f"grad_fn={self.grad_fn!r}")
+        elif self.requires_grad:
+            facts.append("requires_grad=True")
+        return f"tensor({', '.join(facts)})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise RuntimeError("deepcopy: only leaves can be copied with their history; use detach().clone()")
+        out = type(self).__new__(type(self))
+        out._data, out._storage, out._rebased, out._edge = self._data.copy(order="K"), Storage(), 0, None
+        out._grad = None if self._grad is None else elementwise.clone(self._grad.detach())
+        memo[id(self)] = out
+        return out.requires_grad_(self.requires_grad)
+
+    def __reduce__(self) -> Any:
+        if not self.is_leaf:
+            raise RuntimeError("pickle: only leaves can be stored; use detach()")
+        return _rebuild, (type(self), self._data, self.requires_grad)
+
+    # ---- NumPy's functions reach ours ---------------------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        from .ops import numpy_api             # a table, read on first use
+        return numpy_api.call_ufunc(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, options: Any) -> Any:
+        from .ops import numpy_api
+        return numpy_api.call_function(function, args, options)
+
+    # ---- operators and methods ----------------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Tensor: return _operate(elementwise.add, self, other)
+    def __radd__(self, other: Any) -> Tensor: return _operate(elementwise.add, other, self)
+    def __sub__(self, other: Any) -> Tensor: return _operate(elementwise.sub, self, other)
+    def __rsub__(self, other: Any) -> Tensor: return _operate(elementwise.sub, other, self)
+    def __mul__(self, other: Any) -> Tensor: return _operate(elementwise.mul, self, other)
+    def __rmul__(self, other: Any) -> Tensor: return _operate(elementwise.mul, other, self)
+    def __truediv__(self, other: Any) -> Tensor: return _operate(elementwise.div, self, other)
+    def __rtruediv__(self, other: Any) -> Tensor: return _operate(elementwise.div, other, self)
+    def __floordiv__(self, other: Any) -> Tensor: return _operate(elementwise.floor_divide, self, other)
+    def __rfloordiv__(self, other: Any) -> Tensor: return _operate(elementwise.floor_divide, other, self)
+    def __mod__(self, other: Any) -> Tensor: return _operate(elementwise.remainder, self, other)
+    def __rmod__(self, other: Any) -> Tensor: return _operate(elementwise.remainder, other, self)
+    def __pow__(self, other: Any) -> Tensor: return _operate(elementwise.pow, self, other)
+    def __rpow__(self, other: Any) -> Tensor: return _operate(elementwise.pow, other, self)
+    def __matmul__(self, other: Any) -> Tensor: return _operate(linalg.matmul, self, other)
+    def __rmatmul__(self, other: Any) -> Tensor: return _operate(linalg.matmul, other, self)
+    def __and__(self, other: Any) -> Tensor: return _operate(elementwise.bitwise_and, self, other)
+    def __rand__(self, other: Any) -> Tensor: return _operate(elementwise.bitwise_and, other, self)
+    def __or__(self, other: Any) -> Tensor: return _operate(elementwise.bitwise_or, self, other)
+    def __ror__(self, other: Any) -> Tensor: return _operate(elementwise.bitwise_or, other, self)
+    def __xor__(self, other: Any) -> Tensor: return _operate(elementwise.bitwise_xor, self, other)
+    def __rxor__(self, other: Any) -> Tensor: return _operate(elementwise.bitwise_xor, other, self)
+    def __eq__(self, other: Any) -> Tensor: return _operate(elementwise.eq, self, other)  # type: ignore[override]
+    def __ne__(self, other: Any) -> Tensor: return _operate(elementwise.ne, self, other)  # type: ignore[override]
+    def __lt__(self, other: Any) -> Tensor: return _operate(elementwise.lt, self, other)
+    def __le__(self, other: Any) -> Tensor: return _operate(elementwise.le, self, other)
+    def __gt__(self, other: Any) -> Tensor: return _operate(elementwise.gt, self, other)
+    def __ge__(self, other: Any) -> Tensor: return _operate(elementwise.ge, self, other)
+    def __neg__(self) -> Tensor: return elementwise.neg(self)
+    def __pos__(self) -> Tensor: return self
+    def __abs__(self) -> Tensor: return elementwise.abs(self)
+    def __invert__(self) -> Tensor: return elementwise.bitwise_not(self)
+
+    add, sub, mul, div, pow, remainder = (elementwise.add, elementwise.sub, elementwise.mul, elementwise.div, elementwise.pow,
+                                          elementwise.remainder)
+    floor_divide, atan2, maximum, minimum = elementwise.floor_divide, elementwise.atan2, elementwise.maximum, elementwise.minimum
+    neg, abs, sign, floor, ceil, round, trunc = (elementwise.neg, elementwise.abs, elementwise.sign, elementwise.floor,
+                                                 elementwise.ceil, elementwise.round, elementwise.trunc)
+    square, sqrt, rsqrt, reciprocal = elementwise.square, elementwise.sqrt, elementwise.rsqrt, elementwise.reciprocal
+    exp, expm1, log, log1p, log2, log10 = (elementwise.exp, elementwise.expm1, elementwise.log, elementwise.log1p,
+                                           elementwise.log2, elementwise.log10)
+    sin, cos, tan, asin, acos, atan = (elementwise.sin, elementwise.cos, elementwise.tan, elementwise.asin, elementwise.acos,
+                                       elementwise.atan)
+    sinh, cosh, tanh, erf = elementwise.sinh, elementwise.cosh, elementwise.tanh, elementwise.erf
+    sigmoid, relu, clip, clone = elementwise.sigmoid, elementwise.relu, elementwise.clip, elementwise.clone
+    isnan, isinf, isfinite = elementwise.isnan, elementwise.isinf, elementwise.isfinite
+    logical_and, logical_or, logical_xor, logical_not = (elementwise.logical_and, elementwise.logical_or,
+                                                         elementwise.logical_xor, elementwise.logical_not)
+    eq, ne, lt, le, gt, ge = (elementwise.eq, elementwise.ne, elementwise.lt, elementwise.le, elementwise.gt, elementwise.ge)
+    sum, mean, var, std, norm, prod = reduce.sum, reduce.mean, reduce.var, reduce.std, reduce.norm, reduce.prod
+    max, min, amax, amin, argmax, argmin = reduce.max, reduce.min, reduce.amax, reduce.amin, reduce.argmax, reduce.argmin
+    any, all, cumsum, logsumexp = reduce.any, reduce.all, reduce.cumsum, reduce.logsumexp
+    softmax, log_softmax = reduce.softmax, reduce.log_softmax
+    reshape, view, flatten, unflatten = movement.reshape, movement.reshape, movement.flatten, movement.unflatten
+    squeeze, unsqueeze, permute, transpose, movedim = (movement.squeeze, movement.unsqueeze, movement.permute, movement.transpose,
+                                                       movement.movedim)
+    expand, broadcast_to, sum_to_size = movement.expand, movement.broadcast_to, movement.sum_to_size
+    flip, roll, split, chunk, unbind = movement.flip, movement.roll, movement.split, movement.chunk, movement.unbind
+    tile, repeat, gather, scatter_add, index_select = (movement.tile, movement.tile, movement.gather, movement.scatter_add,
+                                                       movement.index_select)
+    masked_fill, masked_select, tril, triu = movement.masked_fill, movement.masked_select, movement.tril, movement.triu
+    matmul, mm, bmm, dot, outer = linalg.matmul, linalg.mm, linalg.bmm, linalg.dot, linalg.outer
+
+    def clamp(self, min: float | None = None, max: float | None = None) -> Tensor:
+        """The values limited to min .. max."""
+        return elementwise.clamp(self, min=min, max=max)
+
+    def where(self, condition: Tensor, other: Any) -> Tensor:
+        """self where the condition holds, else other."""
+        return elementwise.where(condition, self, other)
+
+    @property
+    def T(self) -> Tensor:
+        """All dims reversed."""
+        return movement.permute(self, tuple(range(self.ndim))[::-1])
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two dims swapped."""
+        return movement.transpose(self, -1, -2)
+
+    def to(self, dtype: Any = None, device: Any = None) -> Tensor:
+        """In another dtype (a Tensor stands for its dtype); itself if nothing changes. The only device is "cpu"."""
+        for value in (dtype, device):
+            if isinstance(value, str) and value.split(":")[0] in ("cuda", "mps"):
+                raise ValueError(f"to: device {value!r} is not available; this engine runs on the CPU")
+        if dtype is None or (isinstance(dtype, str) and dtype == "cpu"):
+            return self
+        wanted = check_dtype("to", dtype.dtype if isinstance(dtype, Tensor) else dtype)
+        return self if wanted == self.dtype else elementwise.to(self, dtype=wanted)
+
+    type = to
+
+    def type_as(self, other: Tensor) -> Tensor:
+        """In the dtype of another tensor."""
+        return self.to(other.dtype)
+
+    def cpu(self) -> Tensor:
+        """Itself."""
+        return self
+
+    def float(self) -> Tensor:
+        """In float32."""
+        return self.to(np.float32)
+
+    def double(self) -> Tensor:
+        """In float64."""
+        return self.to(np.float64)
+
+    def long(self) -> Tensor:
+        """In int64."""
+        return self.to(np.int64)
+
+    def int(self) -> Tensor:
+        """In int32."""
+        return self.to(np.int32)
+
+    def bool(self) -> Tensor:
+        """In bool: whether non-zero."""
+        return self.to(np.bool_)
+
+    def new_zeros(self, *shape: Any) -> Tensor:
+        """Zeros of the given shape in self's dtype."""
+        return zeros(*shape, dtype=self.dtype)
+
+    def new_tensor(self, data: Any) -> Tensor:
+        """New values in self's dtype."""
+        return tensor(data, dtype=self.dtype)
+
+
+class RemovableHandle:
+    """Takes a hook out again: call `remove()`, or use it as a context manager."""
+
+    def __init__(self, hooks: dict[int, Any], hook: Any):
+        self._hooks, self._key = hooks, id(self)
+        hooks[self._key] = hook
+
+    def remove(self) -> None:
+        """Remove the hook; a second call does nothing."""
+        self._hooks.pop(self._key, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def _operate(function: Callable[..., Any], x: Any, y: Any) -> Any:
+    """An operator: gives way to types it does not know, as Python's own do."""
+    for value in (x, y):
+        if not isinstance(value, (Tensor, np.ndarray, np.generic, float, int, bool)):
+            return NotImplemented
+    return function(x, y)
+
+
+def _overwritten(target: Tensor, source: Tensor) -> Any:
+    if not np.can_cast(source.dtype, target.dtype, "same_kind") and target.dtype.kind != "f":
+        source = source.detach()
+    return movement.broadcast_to(source.to(target.dtype), target.shape)
+
+
+def _rebuild(cls: Any, array: np.ndarray, requires_grad: bool) -> Tensor:
+    out = cls.__new__(cls)
+    out._data, out._storage, out._rebased, out._edge, out._grad = array, Storage(), 0, None, None
+    return out.requires_grad_(requires_grad)
+
+
+def _root(function: str, output: Tensor, gradient: Any) -> tuple[graph.Edge, Tensor]:
+    """Check one output and its cotangent; the cotangent of a single element is 1."""
+    if output._edge is None:
+        raise RuntimeError(f"{function}: the tensor of shape {output.shape} does not require grad and has no grad_fn")
+    if output._rebased != output._storage.rebased:
+        raise RuntimeError(f"{function}: the tensor of shape {output.shape} shares memory with one that an in-place operation "
+                           "changed; its history is lost")
+    if gradient is None:
+        if output._data.size != 1:
+            raise RuntimeError(f"{function}: the output has shape {output.shape}; only a single element has an implicit gradient, "
+                               "pass one of that shape")
+        gradient = Tensor._wrap(np.ones(output.shape, output.dtype))
+    elif not isinstance(gradient, Tensor):
+        gradient = tensor(gradient, dtype=output.dtype)
+    if gradient.shape != output.shape:
+        raise RuntimeError(f"{function}: the gradient has shape {gradient.shape}, the output {output.shape}")
+    return output._edge, gradient.to(output.dtype)
+
+
+def _as_tensor(data: Any) -> Tensor:
+    return data if isinstance(data, Tensor) else tensor(data)
+
+
+# ---- making tensors -------------------------------------------------------------------------------------------------
+
+
+def _plain(data: Any) -> Any:
+    """Nested lists with Tensors in them, as NumPy understands them."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(d) for d in data]
+    return data.numpy() if isinstance(data, Tensor) else data
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of the data.
+
+    Args:
+        data: numbers, nested lists, a NumPy array, or a Tensor (detached).
+        dtype: float32 for Python floats, int64 for ints, bool for bools, an array's own, unless given.
+        requires_grad: make it a leaf of the graph.
+
+    Raises:
+        ValueError: ragged lists.
+        TypeError: data or dtype that tensors cannot hold (float16, complex, strings ...).
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> tg.tensor([[1, 2], [3, 4]])
+        tensor([[1, 2],
+                [3, 4]], dtype=int64)
+    """
+    source = _plain(data)
+    try:
+        array = np.array(source, copy=True)
+    except ValueError as error:
+        raise ValueError(f"tensor: data is ragged; every nested list must have the same length ({error})") from None
+    if dtype is None:
+        own = isinstance(data, (Tensor, np.ndarray, np.generic))
+        dtype = DEFAULT_DTYPE if array.dtype == np.float64 and not own else array.dtype
+        if array.dtype.byteorder not in "=|" or array.dtype == object:
+            raise TypeError(f"tensor: dtype {array.dtype!r} is not supported; convert the array first")
+    elif array.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: data of dtype {array.dtype} cannot become a tensor")
+    return Tensor._wrap(array.astype(check_dtype("tensor", dtype), copy=False)).requires_grad_(requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None) -> Tensor:
+    """The data itself if it is a Tensor of that dtype, else a new tensor."""
+    return data.to(dtype) if isinstance(data, Tensor) else tensor(data, dtype=dtype)
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor with an array's values.
+
+    Unlike PyTorch's it copies, unless the array is read-only: a later write to the array could otherwise change what a
+    graph has saved, and make a gradient silently wrong.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: wanted a NumPy array, got {type(array).__name__}")
+    if array.flags.writeable or not array.flags.aligned:
+        return tensor(array)
+    check_dtype("from_numpy", array.dtype)
+    return Tensor._wrap(array)
+
+
+def _filled(name: str, shape: tuple[Any, ...], dtype: Any, requires_grad: bool, make: Callable[..., np.ndarray]) -> Tensor:
+    sizes = check_shape(name, shape)
+    array = make(sizes).astype(check_dtype(name, DEFAULT_DTYPE if dtype is None else dtype), copy=False)
+    return Tensor._wrap(array).requires_grad_(requires_grad)
+
+
+def zeros(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros; float32 unless dtype says otherwise. The shape as ints or one tuple."""
+    return _filled("zeros", shape, dtype, requires_grad, lambda s: np.zeros(s, dtype or DEFAULT_DTYPE))
+
+
+def ones(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones; float32 unless dtype says otherwise. The shape as ints or one tuple."""
+    return _filled("ones", shape, dtype, requires_grad, lambda s: np.ones(s, dtype or DEFAULT_DTYPE))
+
+
+def empty(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros too: uninitialised memory is no help to anyone who learns."""
+    return zeros(*shape, dtype=dtype, requires_grad=requires_grad)
+
+
+def full(shape: Any, fill_value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """One value everywhere; its type decides the dtype unless given: float32, int64 or bool."""
+    if dtype is None:
+        kind = np.asarray(fill_value).dtype.kind
+        dtype = DEFAULT_DTYPE if kind == "f" else np.dtype(bool) if kind == "b" else np.dtype(np.int64)
+    return _filled("full", (tuple(shape) if isinstance(shape, (tuple, list)) else shape,), dtype, requires_grad,
+                   lambda s: np.full(s, fill_value))
+
+
+def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """start, start + step, ... up to but without end; int64 for ints, else float32."""
+    if step == 0:
+        raise ValueError("arange: step must not be 0")
+    low, high = (0, start) if end is None else (start, end)
+    if dtype is None:
+        dtype = np.int64 if all(isinstance(v, (int, np.integer)) for v in (low, high, step)) else DEFAULT_DTYPE
+    return Tensor._wrap(np.arange(low, high, step).astype(check_dtype("arange", dtype))).requires_grad_(requires_grad)
+
+
+def linspace(start: float, end: float, steps: int, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """`steps` evenly spaced numbers from start to end, both included."""
+    return _filled("linspace", (steps,), dtype, requires_grad, lambda s: np.linspace(start, end, s[0]))
+
+
+def eye(n: int, m: int | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones on the diagonal of an (n, m) matrix, zeros elsewhere."""
+    return _filled("eye", (n, n if m is None else m), dtype, requires_grad, lambda s: np.eye(*s))
+
+
+def rand(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in 0 .. 1."""
+    return _filled("rand", shape, dtype, requires_grad, lambda s: generator().random(s))
+
+
+def randn(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Standard normal random numbers."""
+    return _filled("randn", shape, dtype, requires_grad, lambda s: generator().standard_normal(s))
+
+
+def randint(low: int, high: int | None = None, size: Any = (), dtype: Any = np.int64) -> Tensor:
+    """Random integers in low .. high - 1 (0 .. low - 1 if high is a shape or missing)."""
+    if isinstance(high, (tuple, list)):
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    if high <= low:
+        raise ValueError(f"randint: high {high} must be greater than low {low}")
+    return _filled("randint", (tuple(size),), dtype, False, lambda s: generator().integers(low, high, s))
+
+
+def randperm(n: int) -> Tensor:
+    """A random order of 0 .. n - 1, int64."""
+    return Tensor._wrap(generator().permutation(n).astype(np.int64))
+
+
+def _like(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+        return make(tuple(x.shape), dtype=x.dtype if dtype is None else dtype, requires_grad=requires_grad)
+    like.__name__, like.__doc__ = f"{make.__name__}_like", f"`{make.__name__}` with another tensor's shape and dtype."
+    return like
+
+
+zeros_like, ones_like, empty_like, rand_like, randn_like = map(_like, (zeros, ones, empty, rand, randn))
+
+
+def full_like(x: Tensor, fill_value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """`full` with another tensor's shape and dtype."""
+    return full(tuple(x.shape), fill_value, dtype=x.dtype if dtype is None else dtype, requires_grad=requires_grad)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether the value is a Tensor."""
+    return isinstance(value, Tensor)
