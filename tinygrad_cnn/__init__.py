@@ -10,8 +10,7 @@ Names, arguments and defaults are PyTorch's. Importing compiles nothing and load
 
 import numpy as _np
 
-from . import autograd
-
+from . import autograd, data, draw, explain, nn, optim
 from .graph import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .ops.elementwise import (abs, acos, add, asin, atan, atan2, bitwise_and, bitwise_not, bitwise_or, bitwise_xor, ceil, clamp, clip, clone,
                               cos, cosh, div, eq, erf, exp, expm1, floor, floor_divide, ge, gt, isfinite, isinf, isnan, le, log, log1p,

@@ -153,7 +153,7 @@ class Node:
         primitive, attributes: what was called.
         edges: per argument the (node, output index) its gradient goes to, or None.
         arguments: per argument what was saved of it: a `Saved`, a plain value, or None.
-        results: per output a `Saved` or None.
+        results: per output a `Saved` or None; without its edge, which would be a cycle.
         shapes, dtypes: per argument, kept always; they cost nothing.
         serial: nodes are numbered as they are made, so descending order is a topological order.
     """
@@ -200,7 +200,7 @@ class Node:
         """For errors: the op and the shapes that went in and came out."""
         return f"{self.primitive.name} {tuple(map(tuple, self.shapes))} -> {self.result_shape}"
 
-    def _unpack(self, value: Any, wrap: Callable[..., Any], name: str) -> Any:
+    def _unpack(self, value: Any, wrap: Callable[..., Any], name: str, edge: Edge | None = None) -> Any:
         if not isinstance(value, Saved):
             return value
         if value.storage.version != value.version:
@@ -208,7 +208,7 @@ class Node:
                 f"backward: {name} of {self.describe()}, a tensor of shape {value.array.shape}, was modified by an in-place "
                 f"operation after it was saved (version {value.storage.version}, expected {value.version}); "
                 "write to a clone() instead")
-        return wrap(value.array, value.storage, value.edge)
+        return wrap(value.array, value.storage, edge or value.edge)
 
     def _read(self, rule: Rule, g: Any, needs: tuple[bool, ...], wrap: Callable[..., Any]) -> list[Any]:
         primitive, values = self.primitive, []
@@ -219,7 +219,7 @@ class Node:
                 values.append(self._unpack(self.arguments[key], wrap, primitive.arguments[key])
                               if key < len(self.arguments) else None)
             elif kind == "output":
-                values.append(self._unpack(self.results[key], wrap, f"the result {primitive.returns[key]!r}"))
+                values.append(self._unpack(self.results[key], wrap, f"the result {primitive.returns[key]!r}", (self, key)))
             elif kind == "attribute":
                 values.append(self.attributes.get(key, primitive.defaults.get(key)))
             elif kind == "shape":
@@ -246,6 +246,9 @@ class Node:
         for i, gradient in gradients:
             if gradient is None or not needs[i]:
                 continue
+            if not hasattr(gradient, "_storage"):
+                raise TypeError(f"backward: the rule of {self.describe()} for argument {i} returned "
+                                f"{type(gradient).__name__}, wanted a Tensor")
             if gradient.shape != self.shapes[i]:
                 if not primitive.broadcasts:
                     raise RuntimeError(f"backward: the rule of {self.describe()} for argument {i} returned shape "
@@ -307,16 +310,17 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
             if slot is None or node not in useful:
                 continue
             for index, hook in list(node.hooks.values()):
-                owned.discard((node, index))
                 if slot[index] is not None:
-                    replaced = hook(slot[index])
-                    slot[index] = slot[index] if replaced is None else replaced
+                    owned.discard((node, index))
+                    slot[index] = _hooked(hook, slot[index])
             for index, reference in node.retained:
                 tensor = reference()
-                if tensor is not None and slot[index] is not None:
+                if tensor is not None and tensor._edge == (node, index) and slot[index] is not None:
                     tensor._accumulate(slot[index], False)
             if node in ends:
-                found.update({edge: slot[edge[1]] for edge in targets or () if edge[0] is node and slot[edge[1]] is not None})
+                for edge in targets or ():
+                    if edge[0] is node and slot[edge[1]] is not None:      # other walkers may hold this memory: give a copy
+                        found[edge] = slot[edge[1]] if create_graph or edge in owned else slot[edge[1]].clone()
             if isinstance(node, Leaf):
                 tensor = node.tensor()
                 if targets is None and tensor is not None:
@@ -343,6 +347,21 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
             if not retain_graph:
                 node.free()
     return found
+
+
+def _hooked(hook: Callable[[Any], Any], g: Any) -> Any:
+    """The gradient after one hook, which may replace it but not write into it: others may share its memory."""
+    version = g._storage.version
+    replaced = hook(g)
+    if g._storage.version != version:
+        raise RuntimeError(f"backward: a hook wrote in place into its gradient of shape {g.shape}; return a new tensor instead")
+    if replaced is None:
+        return g
+    if not isinstance(replaced, type(g)):
+        raise TypeError(f"backward: a hook must return a Tensor or None, got {type(replaced).__name__}")
+    if replaced.shape != g.shape:
+        raise ValueError(f"backward: a hook returned a gradient of shape {replaced.shape}, wanted {g.shape}")
+    return replaced.to(g.dtype)
 
 
 def _freed(node: Node) -> RuntimeError:

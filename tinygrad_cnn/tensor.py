@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from . import graph
 from .graph import Leaf, Node, Saved, Storage
 from .ops import elementwise, linalg, movement, reduce
-from .ops.geometry import DEFAULT_DTYPE, check_dtype, check_shape
+from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_shape
 from .primitive import Primitive
 from .random import generator
 
@@ -56,42 +57,60 @@ class Tensor:
     @staticmethod
     def _record(primitive: Primitive, args: Sequence[Any], attributes: dict[str, Any]) -> Any:
         """Run a primitive on the arguments' arrays, and remember the call if any of them requires grad."""
-        arrays = [a._data if isinstance(a, Tensor) else a for a in args]
-        result = primitive.run(arrays, attributes)
-        results = [np.asarray(r) for r in (result if isinstance(result, tuple) else (result,))]
-        storage = None
-        if primitive.view and isinstance(args[0], Tensor) and np.may_share_memory(results[0], arrays[0]):
-            storage = args[0]._storage
-        outputs = tuple(Tensor._wrap(r, storage) for r in results)
+        for name, value in attributes.items():
+            if isinstance(value, Tensor):
+                raise TypeError(f"{primitive.name}: {name} must not be a Tensor: no gradient would flow to it")
+        result = primitive.run([a._data if isinstance(a, Tensor) else a for a in args], attributes)
+        several = isinstance(result, tuple)
+        outputs = tuple([Tensor._output(primitive, r, args) for r in (result if several else (result,))])
         if graph.is_grad_enabled():
-            edges = tuple(a._edge if isinstance(a, Tensor) and a._edge is not None and primitive.differentiable(i) else None
-                          for i, a in enumerate(args))
-            if any(edges) and results[0].dtype.kind == "f":
-                Tensor._attach(primitive, attributes, edges, args, arrays, outputs)
-        return outputs if isinstance(result, tuple) else outputs[0]
+            Tensor._attach(primitive, attributes, args, outputs)
+        return outputs if several else outputs[0]
 
     @staticmethod
-    def _attach(primitive: Primitive, attributes: dict[str, Any], edges: tuple[graph.Edge | None, ...], args: Sequence[Any],
-                arrays: list[Any], outputs: tuple[Tensor, ...]) -> None:
-        keep_arguments, keep_outputs = primitive.plan(tuple(edge is not None for edge in edges))
-        saved: list[Any] = [None] * len(args)
+    def _output(primitive: Primitive, result: Any, args: Sequence[Any]) -> Tensor:
+        """A result as a Tensor, which shares the storage of the argument whose memory it lies in."""
+        array = result if isinstance(result, np.ndarray) else np.asarray(result)
+        if array.dtype not in DTYPES:
+            raise TypeError(f"{primitive.name}: the result would be {array.dtype}, which tensors do not hold; convert the arguments")
+        for a in args:
+            if isinstance(a, Tensor) and (array is a._data or array.base is not None and np.may_share_memory(array, a._data)):
+                return Tensor._wrap(array, a._storage)
+        return Tensor._wrap(array)
+
+    @staticmethod
+    def _attach(primitive: Primitive, attributes: dict[str, Any], args: Sequence[Any], outputs: tuple[Tensor, ...]) -> None:
+        """Make the outputs know how they were computed, if any argument requires grad."""
+        edges: list[graph.Edge | None] = []
         for i, a in enumerate(args):
-            if edges[i] is not None and a._rebased != a._storage.rebased:
-                raise RuntimeError(f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor "
-                                   "that an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
-            if i in keep_arguments:
-                if isinstance(a, Tensor):
-                    saved[i] = Saved(a._data, a._storage, a._edge)
-                else:                          # the user's own array may change later: the graph keeps a copy
-                    saved[i] = a.copy() if isinstance(a, np.ndarray) and a.flags.writeable else a
-        shapes = tuple(a.shape if isinstance(a, np.ndarray) else () for a in arrays)
-        dtypes = tuple(a.dtype if isinstance(a, np.ndarray) else None for a in arrays)
-        node = Node(primitive, attributes, edges, saved, shapes, dtypes, outputs[0]._data.shape)
+            edges.append(None)
+            if isinstance(a, Tensor) and primitive.differentiable(i):
+                if a._rebased != a._storage.rebased:
+                    raise RuntimeError(f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor "
+                                       "that an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
+                edges[i] = a._edge
+        wanted = tuple([edge is not None for edge in edges])
+        differentiable = [out for out in outputs if out._data.dtype.kind == "f"]
+        if True not in wanted or not differentiable:
+            return
+        keep_arguments, keep_outputs = primitive.plan(wanted)
+        saved: list[Any] = [None] * len(args)
+        for i in keep_arguments:
+            a = args[i]
+            if isinstance(a, Tensor):
+                saved[i] = Saved(a._data, a._storage, a._edge)
+            elif isinstance(a, np.ndarray):    # the user's own array may change later: the graph keeps a copy
+                saved[i] = Saved(a if _immutable(a) else a.copy(order="K"), Storage(), None)
+            else:
+                saved[i] = a
+        shapes = tuple([a.shape if isinstance(a, (Tensor, np.ndarray)) else () for a in args])
+        dtypes = tuple([a.dtype if isinstance(a, (Tensor, np.ndarray)) else None for a in args])
+        node = Node(primitive, attributes, tuple(edges), saved, shapes, dtypes, outputs[0]._data.shape)
+        for k in keep_outputs:
+            node.results[k] = Saved(outputs[k]._data, outputs[k]._storage, None)
         for k, out in enumerate(outputs):
             if out._data.dtype.kind == "f":
                 out._edge = (node, k)
-            if k in keep_outputs:
-                node.results[k] = Saved(out._data, out._storage, out._edge)
 
     # ---- facts ------------------------------------------------------------------------------------------------------
 
@@ -188,7 +207,7 @@ class Tensor:
         if requires_grad and self._edge is None:
             self._edge, self._rebased = (Leaf(self), 0), self._storage.rebased
             self._storage.leaf = True
-        elif not requires_grad:
+        elif not requires_grad and self._edge is not None:
             self._edge, self._storage.leaf = None, False
         return self
 
@@ -218,8 +237,11 @@ class Tensor:
 
     def _accumulate(self, g: Tensor, owned: bool) -> None:
         """Add to `.grad`; take g's memory only if backward says nobody else holds it."""
-        if self._grad is not None and self._grad._edge is None and g._edge is None:
-            np.add(self._grad._data, g._data, out=self._grad._data)
+        if self._grad is not None and self._grad.shape != g.shape:
+            raise RuntimeError(f"backward: a gradient of shape {g.shape} cannot be added to .grad of shape {self._grad.shape}; set it to None")
+        if self._grad is not None and self._grad._edge is None and g._edge is None and self._grad._data.flags.writeable:
+            with np.errstate(all="ignore"):
+                np.add(self._grad._data, g._data, out=self._grad._data)
             self._grad._storage.version += 1
         elif self._grad is not None:
             self._grad = self._grad + g
@@ -271,8 +293,11 @@ class Tensor:
         if self._edge is None:
             raise RuntimeError("retain_grad: this tensor does not require grad")
         node, index = self._edge
-        if isinstance(node, Node) and not any(reference() is self for _, reference in node.retained):
+        if isinstance(node, Node) and not self._retains_grad():
             node.retained.append((index, weakref.ref(self)))
+
+    def _retains_grad(self) -> bool:
+        return self._edge is not None and any(reference() is self for _, reference in self._edge[0].retained)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Call `hook(gradient)` whenever this tensor's gradient is complete; what it returns, if anything, replaces it.
@@ -300,7 +325,7 @@ class Tensor:
             raise TypeError(f"data: a tensor that requires grad holds floats, got {value.dtype}")
         self._storage.version += 1             # whoever saved the old values must not find these under the same version
         leaf, self._data, self._storage = self._storage.leaf, value._data, value._storage
-        self._storage.leaf, self._rebased = leaf, value._storage.rebased
+        self._storage.leaf, self._rebased = leaf or value._storage.leaf, value._storage.rebased
 
     def _write(self, array: Any) -> None:
         """Overwrite the values in place."""
@@ -314,7 +339,7 @@ class Tensor:
         """self = compute(self, *others), in self's memory; recorded if anything requires grad."""
         recorded = graph.is_grad_enabled() and (
             self.requires_grad or any(isinstance(o, Tensor) and o.requires_grad for o in others))
-        if recorded and self._storage.leaf:
+        if recorded and (self._storage.leaf or self.requires_grad and self.is_leaf):
             raise RuntimeError(f"{name}: a leaf tensor that requires grad (shape {self.shape}), or a view of one, cannot be written in place "
                                "while recording; use `with no_grad():`, or an out-of-place operation")
         if recorded and not self.is_floating_point():
@@ -328,8 +353,11 @@ class Tensor:
             result = elementwise.to(result, dtype=self.dtype)
         self._write(result._data)
         if recorded:
+            retains = self._retains_grad()
             self._storage.rebased += 1
             self._edge, self._rebased = result._edge, self._storage.rebased
+            if retains and self._edge is not None:
+                self.retain_grad()
             node = self._edge[0] if self._edge else None
             if isinstance(node, Node):         # what the new node saved of its result now lies here: follow the version
                 for saved in node.results:
@@ -484,6 +512,11 @@ class Tensor:
         elif self.requires_grad:
             facts.append("requires_grad=True")
         return f"tensor({', '.join(facts)})"
+
+    def __copy__(self) -> Tensor:
+        if not self.is_leaf:
+            raise RuntimeError("copy: only leaves can be copied; use detach() or clone()")
+        return _rebuild(type(self), self._data, self.requires_grad, self._storage)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
@@ -641,11 +674,14 @@ class Tensor:
         return tensor(data, dtype=self.dtype)
 
 
+_hook_keys = itertools.count()
+
+
 class RemovableHandle:
     """Takes a hook out again: call `remove()`, or use it as a context manager."""
 
     def __init__(self, hooks: dict[int, Any], hook: Any):
-        self._hooks, self._key = hooks, id(self)
+        self._hooks, self._key = hooks, next(_hook_keys)
         hooks[self._key] = hook
 
     def remove(self) -> None:
@@ -657,6 +693,15 @@ class RemovableHandle:
 
     def __exit__(self, *exc: object) -> None:
         self.remove()
+
+
+def _immutable(array: Any) -> bool:
+    """Whether nobody can write to the array's memory: neither through it nor through the array it is a view of."""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return True
 
 
 def _operate(function: Callable[..., Any], x: Any, y: Any) -> Any:
@@ -673,9 +718,10 @@ def _overwritten(target: Tensor, source: Tensor) -> Any:
     return movement.broadcast_to(source.to(target.dtype), target.shape)
 
 
-def _rebuild(cls: Any, array: np.ndarray, requires_grad: bool) -> Tensor:
+def _rebuild(cls: Any, array: np.ndarray, requires_grad: bool, storage: Storage | None = None) -> Tensor:
     out = cls.__new__(cls)
-    out._data, out._storage, out._rebased, out._edge, out._grad = array, Storage(), 0, None, None
+    out._data, out._storage, out._edge, out._grad = array, storage or Storage(), None, None
+    out._rebased = out._storage.rebased
     return out.requires_grad_(requires_grad)
 
 
@@ -753,12 +799,12 @@ def as_tensor(data: Any, dtype: Any = None) -> Tensor:
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor with an array's values.
 
-    Unlike PyTorch's it copies, unless the array is read-only: a later write to the array could otherwise change what a
+    Unlike PyTorch's it copies, unless the array's memory is read-only: a later write to the array could otherwise change what a
     graph has saved, and make a gradient silently wrong.
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: wanted a NumPy array, got {type(array).__name__}")
-    if array.flags.writeable or not array.flags.aligned:
+    if not _immutable(array) or not array.flags.aligned:
         return tensor(array)
     check_dtype("from_numpy", array.dtype)
     return Tensor._wrap(array)

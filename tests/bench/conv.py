@@ -44,46 +44,42 @@ def fastest(run: Callable[[], object]) -> float:
     return min(times) * 1e3
 
 
-def measure_ours() -> list[list[float]]:
-    """Milliseconds per shape: forward, input gradient, weight gradient."""
+def measure_ours(N: int, C: int, H: int, W: int, K: int, f: int, s: int, p: int, groups: int) -> list[float]:
+    """Milliseconds of forward, input gradient and weight gradient."""
     from tinygrad_cnn.kernels import conv
 
-    rows = []
-    for N, C, H, W, K, f, s, p, groups in SHAPES:
-        x = np.random.standard_normal((N, H, W, C)).astype("f4")
-        w = np.random.standard_normal((f, f, C // groups, K)).astype("f4")
-        b = np.random.standard_normal(K).astype("f4")
-        y = np.empty((N, (H + 2 * p - f) // s + 1, (W + 2 * p - f) // s + 1, K), "f4")
-        g, gx, gw = np.random.standard_normal(y.shape).astype("f4"), np.empty_like(x), np.empty_like(w)
-        how = ((s, s), (p, p), (1, 1), groups)
-        rows.append([fastest(lambda: conv.conv2d(x, w, b, *how, y)),
-                     fastest(lambda: conv.conv2d_input_grad(g, w, *how, gx)),
-                     fastest(lambda: conv.conv2d_weight_grad(g, x, *how, gw))])
-    return rows
+    x = np.random.standard_normal((N, H, W, C)).astype("f4")
+    w = np.random.standard_normal((f, f, C // groups, K)).astype("f4")
+    b = np.random.standard_normal(K).astype("f4")
+    y = np.empty((N, (H + 2 * p - f) // s + 1, (W + 2 * p - f) // s + 1, K), "f4")
+    g, gx, gw = np.random.standard_normal(y.shape).astype("f4"), np.empty_like(x), np.empty_like(w)
+    how = ((s, s), (p, p), (1, 1), groups)
+    return [fastest(lambda: conv.conv2d(x, w, b, *how, y)),
+            fastest(lambda: conv.conv2d_input_grad(g, w, *how, gx)),
+            fastest(lambda: conv.conv2d_weight_grad(g, x, *how, gw))]
 
 
-def measure_torch() -> list[list[float]]:
+def measure_torch(N: int, C: int, H: int, W: int, K: int, f: int, s: int, p: int, groups: int) -> list[float]:
     """The same with PyTorch."""
     import torch
     import torch.nn.functional as F
 
-    def gradient(g, x, w, s, p, groups, mask):
+    x = torch.randn(N, C, H, W).contiguous(memory_format=torch.channels_last)
+    w = torch.randn(K, C // groups, f, f).contiguous(memory_format=torch.channels_last)
+    b = torch.randn(K)
+    g = torch.randn_like(F.conv2d(x, w, b, s, p, 1, groups)).contiguous(memory_format=torch.channels_last)
+
+    def gradient(mask: tuple[bool, bool, bool]) -> object:
         return torch.ops.aten.convolution_backward(g, x, w, None, (s, s), (p, p), (1, 1), False, (0, 0), groups, mask)
 
-    rows = []
     with torch.no_grad():
-        for N, C, H, W, K, f, s, p, groups in SHAPES:
-            x = torch.randn(N, C, H, W).contiguous(memory_format=torch.channels_last)
-            w = torch.randn(K, C // groups, f, f).contiguous(memory_format=torch.channels_last)
-            b = torch.randn(K)
-            g = torch.randn_like(F.conv2d(x, w, b, s, p, 1, groups)).contiguous(memory_format=torch.channels_last)
-            rows.append([fastest(lambda: F.conv2d(x, w, b, s, p, 1, groups)),
-                         fastest(lambda: gradient(g, x, w, s, p, groups, (True, False, False))),
-                         fastest(lambda: gradient(g, x, w, s, p, groups, (False, True, False)))])
-    return rows
+        return [fastest(lambda: F.conv2d(x, w, b, s, p, 1, groups)),
+                fastest(lambda: gradient((True, False, False))),
+                fastest(lambda: gradient((False, True, False)))]
 
 
 def main(threads: int) -> None:
+    """Prints the table."""
     best: dict[str, np.ndarray] = {}
     environment = {**os.environ, "NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     for _ in range(ROUNDS):
@@ -96,11 +92,13 @@ def main(threads: int) -> None:
     print("ms ours / torch (torch / ours: above 1, ours is faster)")
     print(f"{'N, C, H, W, K, f, s, p, groups':36s}" + "".join(f"{name:>28s}" for name in names))
     for shape, a, b in zip(SHAPES, best["ours"], best["torch"], strict=True):
-        print(f"{str(shape)[1:-1]:36s}" + "".join(f"{i:10.3f} /{j:8.3f} ({j / i:5.2f})" for i, j in zip(a, b, strict=True)))
+        cells = (f"{i:10.3f} /{j:8.3f} ({j / i:5.2f})" for i, j in zip(a, b, strict=True))
+        print(f"{str(shape)[1:-1]:36s}" + "".join(cells))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--engine"]:
-        print(json.dumps(measure_ours() if sys.argv[2] == "ours" else measure_torch()))
+        measure = measure_ours if sys.argv[2] == "ours" else measure_torch
+        print(json.dumps([measure(*shape) for shape in SHAPES]))
     else:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count() or 1)

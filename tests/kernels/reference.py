@@ -38,7 +38,7 @@ def assert_unchanged(arrays: list[np.ndarray], copies: list[np.ndarray]) -> None
 
 
 def assert_sums_close(actual: np.ndarray, expected: np.ndarray, absolute: np.ndarray, terms: int) -> None:
-    """`expected` is a sum of `terms` products whose absolute values sum to `absolute`: the bound of any order of adding.
+    """`expected` sums `terms` products whose absolute values sum to `absolute`: the bound of any order of adding.
 
     Source: Higham 2002, "Accuracy and Stability of Numerical Algorithms", eq. 3.5, with the rounding of the result.
     """
@@ -93,6 +93,7 @@ class Conv:
             yield slice(group * C, (group + 1) * C), slice(group * K, (group + 1) * K)
 
 
+@np.errstate(all="ignore")
 def conv2d(conv: Conv, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
     x, w = x.astype(np.float64), w.astype(np.float64)
     out = np.zeros((conv.N, conv.OH, conv.OW, conv.K)) + bias
@@ -102,6 +103,7 @@ def conv2d(conv: Conv, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.nda
     return out
 
 
+@np.errstate(all="ignore")
 def conv2d_input_grad(conv: Conv, g: np.ndarray, w: np.ndarray) -> np.ndarray:
     g, w = g.astype(np.float64), w.astype(np.float64)
     out = np.zeros((conv.N, conv.H, conv.W, conv.C))
@@ -111,6 +113,7 @@ def conv2d_input_grad(conv: Conv, g: np.ndarray, w: np.ndarray) -> np.ndarray:
     return out
 
 
+@np.errstate(all="ignore")
 def conv2d_weight_grad(conv: Conv, g: np.ndarray, x: np.ndarray) -> np.ndarray:
     g, x = g.astype(np.float64), x.astype(np.float64)
     out = np.zeros((conv.R, conv.S, conv.C // conv.groups, conv.K))

@@ -1,7 +1,7 @@
 """Convolution (cross-correlation), its two gradients, and the bias gradient, on channels-last images.
 
-Forward and input gradient are one loop nest: each output pixel is a sum over taps, a tap being an offset (dy, dx) in the
-input and a matrix (C, K). For the gradient of a convolution with stride (sh, sw) the input pixels split into sh * sw
+Forward and input gradient are one loop nest: each output pixel is a sum over taps, a tap being an offset (dy, dx) in
+the input and a matrix (C, K). For the gradient of a convolution of stride (sh, sw) the input pixels split into sh * sw
 phases; within one, consecutive pixels meet the same taps at consecutive pixels of `g`: a convolution of stride 1.
 """
 
@@ -14,12 +14,14 @@ from .norm import channel_sum
 from .simd import VECTOR_BYTES, VECTOR_REGISTERS, lanes, tile_add_to, tile_fma, tile_splat, tile_store, tile_zeros
 from .taps import all_taps, input_phases
 
-# Output pixels (rows) of the tiles, two vectors wide: as many accumulators as leave registers for one operand row.
-LARGE, MIDDLE, SMALL = (14, 7, 4) if VECTOR_REGISTERS == 32 else (6, 4, 2)
+# Output pixels (rows) of the tiles, two vectors wide: as many accumulators as leave registers for one operand row; the
+# smaller ones fit what is left of a row of pixels.
+LARGE, MIDDLE, ODD, SMALL = (14, 8, 7, 4) if VECTOR_REGISTERS == 32 else (6, 4, 3, 2)
 # Input channels (rows) of the weight gradient's tiles: channels mostly come in powers of two.
 CHANNELS = 8 if VECTOR_REGISTERS == 32 else 4
 VECS = 2
 BAND_BYTES = 1 << 17  # of padded input rows per task: a part of the second-level cache
+CACHE_BYTES = 1 << 20  # of weights that stay in the second-level cache from one task to the next
 MIN_TASKS = 32  # more than most machines' threads, so that a late thread costs little
 CHUNK_PIXELS = 128  # summed in registers before the weight gradient's tile is added to memory
 PARTIALS = 16  # partial sums of the weight gradient at most
@@ -44,7 +46,7 @@ def _tile_of(rows, vecs):
 
 
 def _row_of(vecs):
-    large, middle, small, single = (_tile_of(rows, vecs) for rows in (LARGE, MIDDLE, SMALL, 1))
+    large, middle, odd, small, single = (_tile_of(rows, vecs) for rows in (LARGE, MIDDLE, ODD, SMALL, 1))
 
     @inline
     def row(x, xo, taps, C, step, w, wo, bias, k, y, yo, y_step, valid, width):
@@ -52,9 +54,13 @@ def _row_of(vecs):
         j = 0
         while j < width:
             left = width - j
-            if left >= LARGE:
+            if left >= LARGE or (left > MIDDLE + SMALL and width >= LARGE):
+                j = min(j, width - LARGE)
                 large(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
                 j += LARGE
+            elif left == ODD:
+                odd(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
+                j += ODD
             elif left > SMALL and width >= MIDDLE:
                 j = min(j, width - MIDDLE)
                 middle(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
@@ -92,43 +98,47 @@ def _copy_band(x, n, top, left, buffer, rows, width):
         buffer[to + last * C : to + width * C] = 0
 
 
-@inline
-def _convolve_band(n, top, rows, x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span, band_width,
-                   padded, y, start, y_row, y_pixel, OW):
-    """Output rows `top`, `top + 1`, ... of image n; `start` is where in y the first of them begins."""
-    _, H, W, C = x.shape
-    L = lanes(w)
-    Kp = (Kg + L - 1) // L * L
-    if padded:
-        height = span + (rows - 1) * sy
-        source = np.empty(height * band_width * C, x.dtype)
-        _copy_band(x, n, top * sy + y0, x0, source, height, band_width)
-        xo, x_row = 0, sy * band_width * C
-    else:
-        source = x.reshape(-1)
-        xo, x_row = ((n * H + top * sy + y0) * W + x0) * C, sy * W * C
-    for group in range(groups):
-        for k in range(0, Kg, VECS * L):
-            wo = (group * Kp + k) * taps.shape[0] * Cg
-            for i in range(rows):
-                xi = xo + i * x_row + group * Cg
-                yo = start + i * y_row + group * Kg + k
-                b = group * Kp + k
-                if Kp - k > L:
-                    _row_wide(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yo, y_pixel, Kg - k, OW)
-                else:
-                    _row_narrow(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yo, y_pixel, Kg - k, OW)
+@kernel
+def _pad(x, y0, x0, out):
+    """out (N, rows, width, C) = x seen from (y0, x0), zeros outside the image."""
+    N, rows, width, C = out.shape
+    flat = out.reshape(-1)
+    for task in prange(N * rows):
+        i = np.int64(task)
+        n, row = i // rows, i % rows
+        _copy_band(x, n, y0 + row, x0, flat[i * width * C : (i + 1) * width * C], 1, width)
 
 
 @kernel
-def _convolve(x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span, band_width, padded, band, y, y_start, y_image,
-              y_row, y_pixel, OH, OW):
-    bands = (OH + band - 1) // band
-    for task in prange(x.shape[0] * bands):
-        i = np.int64(task)
-        n, top = i // bands, i % bands * band
-        _convolve_band(n, top, min(band, OH - top), x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span,
-                       band_width, padded, y, y_start + n * y_image + top * y_row, y_row, y_pixel, OW)
+def _convolve(x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span, band_width, padded, band, block, y, y_start,
+              y_image, y_row, y_pixel, OH, OW):
+    """Tasks are bands of output rows, or, where `block` is less than Kg, those times blocks of output channels."""
+    N, H, W, C = x.shape
+    L = lanes(w)
+    Kp = (Kg + L - 1) // L * L
+    bands, blocks = (OH + band - 1) // band, (Kg + block - 1) // block
+    for task in prange(blocks * N * bands):
+        index = np.int64(task)
+        first, n, top = index // (N * bands) * block, index // bands % N, index % bands * band
+        rows = min(band, OH - top)
+        if padded:
+            height = span + (rows - 1) * sy
+            source = np.empty(height * band_width * C, x.dtype)
+            _copy_band(x, n, top * sy + y0, x0, source, height, band_width)
+            xo, x_row = 0, sy * band_width * C
+        else:
+            source = x.reshape(-1)
+            xo, x_row = ((n * H + top * sy + y0) * W + x0) * C, sy * W * C
+        yo = y_start + n * y_image + top * y_row
+        for group in range(groups):
+            for k in range(first, min(first + block, Kg), VECS * L):
+                wo = (group * Kp + k) * taps.shape[0] * Cg
+                for i in range(rows):
+                    xi, yi, b = xo + i * x_row + group * Cg, yo + i * y_row + group * Kg + k, group * Kp + k
+                    if Kp - k > L:
+                        _row_wide(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yi, y_pixel, Kg - k, OW)
+                    else:
+                        _row_narrow(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yi, y_pixel, Kg - k, OW)
 
 
 @kernel
@@ -192,14 +202,24 @@ def _correlate(x, w, tap_index, dy, dx, steps, C, K, groups, bias, sy, sx, out, 
     pixel = groups * C
     taps = np.array([((a - y0) * row + b - x0) * pixel for a, b in zip(dy, dx, strict=True)], np.int64)
     band = max(1, min(OH, BAND_BYTES // (sy * row * pixel * x.itemsize), -(-N * OH // MIN_TASKS)))
+    block = K
+    if packed.nbytes > CACHE_BYTES:
+        # Each task reads all weights of its channels: let it take few channels, and many pixels.
+        block, band = VECS * L, OH
+        if padded:
+            x_padded = np.empty((N, height, width, pixel), x.dtype)
+            _pad(x, y0, x0, x_padded, work=x_padded.size)
+            x, y0, x0, padded = x_padded, 0, 0, False
     y_image, y_row, y_pixel = (s // x.itemsize for s in out.strides[:3])
-    _convolve(x, packed, taps, C, K, groups, bias_packed.reshape(-1), sy, sx, y0, x0, span, row, padded, band,
+    _convolve(x, packed, taps, C, K, groups, bias_packed.reshape(-1), sy, sx, y0, x0, span, row, padded, band, block,
               out.reshape(-1), top * y_row + left * y_pixel, y_image, y_row * out_sy, y_pixel * out_sx, OH, OW,
               work=N * OH * OW * packed.size / MULTIPLY_ADDS_PER_NS)
 
 
 def conv2d(x, w, bias, stride, padding, dilation, groups, out):
-    """Cross-correlation: out[n, i, j, k] = bias[k] + sum_{r, s, c} x[n, i*sh - ph + r*dh, j*sw - pw + s*dw, c] w[r, s, c, k].
+    """Cross-correlation.
+
+    out[n, i, j, k] = bias[k] + sum over r, s, c of x[n, i * sh - ph + r * dh, j * sw - pw + s * dw, c] * w[r, s, c, k].
 
     Args:
         x: (N, H, W, C); taps outside the image are zeros.
@@ -220,7 +240,7 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out):
         return
     Kg = K // groups
     taps = all_taps((R, S), (ph, pw), (dh, dw))
-    _correlate(x, w, taps.index, taps.dy, taps.dx, (Cg * K, Kg, K, 1), Cg, Kg, groups, bias, sh, sw, out, 0, 0, 1, 1)
+    _correlate(x, w, taps.weight, taps.dy, taps.dx, (Cg * K, Kg, K, 1), Cg, Kg, groups, bias, sh, sw, out, 0, 0, 1, 1)
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
@@ -245,7 +265,7 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     bias = np.zeros(groups * Cg, out.dtype)
     steps = (Cg * K, K // groups, 1, K)
     for phase in input_phases((R, S), (sh, sw), (ph, pw), (dh, dw), out.shape[1:3]):
-        _correlate(g, w, phase.index, phase.dy, phase.dx, steps, K // groups, Cg, groups, bias, 1, 1, out, phase.top,
+        _correlate(g, w, phase.weight, phase.dy, phase.dx, steps, K // groups, Cg, groups, bias, 1, 1, out, phase.top,
                    phase.left, sh, sw)
 
 
@@ -393,6 +413,14 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
         g_padded = np.zeros((N * OH * OW, groups, Kp), g.dtype)
         g_padded[:, :, :Kg] = g.reshape(-1, groups, Kg)
         g = g_padded
+    if groups == 1 and dw == 1 and S > 1 and C < CHANNELS:
+        # A window's row is S * C consecutive numbers: with x padded, these fill tiles that C channels would not.
+        width = (OW - 1) * sw + S
+        x_padded = np.zeros((N, x.shape[1], width, C), x.dtype)
+        last = max(0, min(x.shape[2], width - pw))
+        x_padded[:, :, pw : pw + last] = x[:, :, :last]
+        x, pw, S, C = x_padded, 0, 1, S * C
+        out = out.reshape(R, S, C, K)  # (R, S, C, K) -> (R, 1, S * C, K)
     slice_size = min(C, 4 * CHANNELS)
     slices = -(-C // slice_size)
     parts = min(PARTIALS, N * OH, -(-2 * MIN_TASKS // (groups * slices)))

@@ -7,65 +7,93 @@ import numpy as np
 from numba import prange
 
 from .jit import inline, kernel
-from .simd import fma, lanes, load, store, zeros
+from .simd import fma, lanes, load, store, tile_fma_rows, tile_splat, tile_store, zeros
 from .taps import all_taps, input_phases
 
+PIXELS = 4  # output pixels at a time: enough independent sums to hide the latency of additions
 MULTIPLY_ADDS_PER_NS = 8  # of one thread, roughly: memory sets the pace
 PARTIALS = 16  # partial sums of the weight gradient at most
 
 
-def _row_of(wide):
+def _pixel_of(wide):
     @inline
-    def row(x, n, top, w, index, dy, dx, sx, bias, k, y, yo, y_pixel, OW, low, high):
-        """One row of output pixels for the channels of one vector; columns in [low, high) have every tap inside."""
-        _, H, W, K = x.shape
-        flat = x.reshape(-1)
-        for j in range(OW):
-            acc = load(bias, k, wide)
-            inside = low <= j < high
-            for t in range(index.shape[0]):
-                h, v = top + dy[t], j * sx + dx[t]
-                if 0 <= h < H and (inside or 0 <= v < W):
-                    acc = fma(load(flat, ((n * H + h) * W + v) * K + k, wide), load(w, index[t] * K + k, wide), acc)
-            store(y, yo + j * y_pixel + k, acc)
+    def pixel(x, xo, v, W, w, offsets, columns, weights, count, bias, k, y, yo):
+        """One output pixel whose first tap is column v, for the channels of one vector; taps outside are left out."""
+        acc = load(bias, k, wide)
+        for t in range(count):
+            if 0 <= v + columns[t] < W:
+                acc = fma(load(x, xo + offsets[t] + k, wide), load(w, weights[t] + k, wide), acc)
+        store(y, yo + k, acc)
 
-    return row
+    return pixel
 
 
-_row_wide, _row_narrow = _row_of(True), _row_of(False)
+_pixel_wide, _pixel_narrow = _pixel_of(True), _pixel_of(False)
+
+
+@inline
+def _pixels(x, xo, x_pixel, w, offsets, weights, count, bias, k, y, yo, y_pixel):
+    """PIXELS output pixels with every tap inside, for the channels of one vector."""
+    acc = tile_splat(PIXELS, 1, bias, k)
+    for t in range(count):
+        acc = tile_fma_rows(acc, x, xo + offsets[t] + k, x_pixel, w, weights[t] + k)
+    tile_store(acc, y, yo + k, y_pixel, lanes(x))
 
 
 @kernel
-def _correlate(x, w, index, dy, dx, sy, sx, bias, y, start, y_image, y_row, y_pixel, OH, OW, low, high):
-    K = x.shape[3]
+def _correlate(x, w, weight, dy, dx, sy, sx, bias, y, start, y_image, y_row, y_pixel, OH, OW, low, high):
+    """Output columns in [low, high) have every tap inside the image."""
+    _, H, W, K = x.shape
     L = lanes(w)
+    whole = K // L * L
+    flat = x.reshape(-1)
     for task in prange(x.shape[0] * OH):
         i = np.int64(task)
         n, row = i // OH, i % OH
-        yo = start + n * y_image + row * y_row
-        whole = K // L * L
-        for k in range(0, whole, L):
-            _row_wide(x, n, row * sy, w, index, dy, dx, sx, bias, k, y, yo, y_pixel, OW, low, high)
-        for k in range(whole, K):
-            _row_narrow(x, n, row * sy, w, index, dy, dx, sx, bias, k, y, yo, y_pixel, OW, low, high)
+        offsets, columns, weights = np.empty_like(dy), np.empty_like(dy), np.empty_like(dy)
+        count = 0
+        for t in range(weight.shape[0]):
+            h = row * sy + dy[t]
+            if 0 <= h < H:
+                offsets[count], columns[count], weights[count] = (h * W + dx[t]) * K, dx[t], weight[t] * K
+                count += 1
+        xo, yo = n * H * W * K, start + n * y_image + row * y_row
+        j = 0
+        while j < OW:
+            inside = low <= j and j + PIXELS <= high
+            xj, yj = xo + j * sx * K, yo + j * y_pixel
+            if inside:
+                for k in range(0, whole, L):
+                    _pixels(flat, xj, sx * K, w, offsets, weights, count, bias, k, y, yj, y_pixel)
+            else:
+                for k in range(0, whole, L):
+                    _pixel_wide(flat, xj, j * sx, W, w, offsets, columns, weights, count, bias, k, y, yj)
+            for p in range(PIXELS if inside else 1):
+                for k in range(whole, K):
+                    _pixel_narrow(flat, xj + p * sx * K, (j + p) * sx, W, w, offsets, columns, weights, count,
+                                  bias, k, y, yj + p * y_pixel)
+            j += PIXELS if inside else 1
 
 
 def _run(x, w, taps, sy, sx, bias, out, out_sy, out_sx):
-    """out[n, top + i * out_sy, left + j * out_sx, k] = bias[k] + sum_t x[n, i*sy + dy[t], j*sx + dx[t], k] w[index[t], k]."""
+    """Writes out[n, top + i * out_sy, left + j * out_sx] for every i and j; w (taps, K), bias (K,).
+
+    Channel k becomes bias[k] + sum over t of x[n, i * sy + dy[t], j * sx + dx[t], k] * w[weight[t], k].
+    """
     N, _, W, _ = x.shape
     OH, OW = len(range(taps.top, out.shape[1], out_sy)), len(range(taps.left, out.shape[2], out_sx))
     x0, x1 = min(taps.dx, default=0), max(taps.dx, default=0)
     y_image, y_row, y_pixel = (s // x.itemsize for s in out.strides[:3])
-    index, dy, dx = (np.array(values, np.int64) for values in (taps.index, taps.dy, taps.dx))
-    _correlate(x, w.reshape(-1), index, dy, dx, sy, sx, bias, out.reshape(-1), taps.top * y_row + taps.left * y_pixel,
-               y_image, y_row * out_sy, y_pixel * out_sx, OH, OW, -(x0 // sx), (W - 1 - x1) // sx + 1,
-               work=N * OH * OW * bias.size * len(index) / MULTIPLY_ADDS_PER_NS)
+    weight, dy, dx = (np.array(values, np.int64) for values in (taps.weight, taps.dy, taps.dx))
+    _correlate(x, w.reshape(-1), weight, dy, dx, sy, sx, bias, out.reshape(-1), taps.top * y_row + taps.left * y_pixel,
+               y_image, y_row * out_sy, y_pixel * out_sx, OH, OW, -(x0 // sx), min(OW, (W - 1 - x1) // sx + 1),
+               work=N * OH * OW * bias.size * len(weight) / MULTIPLY_ADDS_PER_NS)
 
 
 def conv2d(x, w, bias, stride, padding, dilation, out):
     """`conv.conv2d` with as many groups as channels: x (N, H, W, C), w (R, S, 1, K), out (N, OH, OW, K)."""
     K = w.shape[3]
-    if K != x.shape[3]:
+    if x.shape[3] != K:
         x = np.repeat(x, K // x.shape[3], axis=3)
     _run(x, w, all_taps(w.shape[:2], padding, dilation), *stride, bias, out, 1, 1)
 
@@ -135,15 +163,16 @@ def _weight_grad(x, g, R, S, sh, sw, ph, pw, dh, dw, parts, partial):
 
 
 def conv2d_weight_grad(g, x, stride, padding, dilation, out):
-    """`conv.conv2d_weight_grad` with as many groups as channels: g (N, OH, OW, K), x (N, H, W, C), out (R, S, 1, K)."""
+    """`conv.conv2d_weight_grad` with as many groups as channels: g (N, OH, OW, K), x (N, H, W, C); out (R, S, 1, K)."""
     R, S, _, K = out.shape
-    if K != x.shape[3]:
+    if x.shape[3] != K:
         x = np.repeat(x, K // x.shape[3], axis=3)
     parts = min(PARTIALS, g.shape[0] * g.shape[1])
     partial = np.empty((parts, R * S * K), x.dtype)
     _weight_grad(x, g, R, S, *stride, *padding, *dilation, parts, partial.reshape(-1),
                  work=g.size * R * S / MULTIPLY_ADDS_PER_NS)
-    total = partial[0]
-    for p in range(1, parts):
-        total += partial[p]
+    with np.errstate(all="ignore"):  # Inf and NaN pass in silence
+        total = partial[0]
+        for p in range(1, parts):
+            total += partial[p]
     out[...] = total.reshape(out.shape)

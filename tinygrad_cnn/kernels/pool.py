@@ -1,7 +1,7 @@
 """Pooling of channels-last images, and the gather and scatter by which max pooling is differentiated.
 
-Every kind of pooling is one loop nest over windows given by tables: rows[i] are the first row, and one past the last, of
-the windows of output row i, clipped to the image; columns likewise. Fixed and adaptive windows differ in tables alone.
+Every kind of pooling is one loop nest over windows given by tables: rows[i] are the first row, and one past the last,
+of the windows of output row i, clipped to the image; columns likewise. Fixed and adaptive windows differ in tables.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def _adaptive(size, outputs):
 
 
 def _covering(windows, size):
-    """For each row of the image the range of windows that contain it, (size, 2); both ends of windows never decrease."""
+    """For each row of the image the range of windows that contain it, (size, 2); windows' ends never decrease."""
     h = np.arange(size, dtype=np.int64)
     first = np.searchsorted(windows[:, 1], h, side="right")  # skip windows that end at or before h
     last = np.searchsorted(windows[:, 0], h, side="right")  # keep windows that begin at or before h
@@ -64,7 +64,7 @@ def _max_pool(x, rows, columns, dh, dw, out, indices):
                     position = h * W + w
                     for c in range(C):
                         value = pixel[c]
-                        larger = value > best[c] or value != value  # NaN wins
+                        larger = value > best[c] or np.isnan(value)
                         best[c] = value if larger else best[c]
                         where[c] = position if larger else where[c]
 
@@ -123,21 +123,25 @@ def gather_plane(x, indices, out):
 @kernel
 def _scatter(g, indices, slice_size, out):
     N, P, C = g.shape
+    pixels = out.shape[1]
     slices = (C + slice_size - 1) // slice_size
+    flat, flat_g, flat_indices = out.reshape(-1), g.reshape(-1), indices.reshape(-1)
     for task in prange(N * slices):
         index = np.int64(task)
         n, first = index // slices, index % slices * slice_size
-        last = min(C, first + slice_size)
-        for p in range(out.shape[1]):
-            for c in range(first, last):
-                out[n, p, c] = 0
+        count = min(slice_size, C - first)
+        start = n * pixels * C + first
+        for p in range(pixels):
+            for c in range(count):
+                flat[start + p * C + c] = 0
         for p in range(P):
-            for c in range(first, last):
-                out[n, indices[n, p, c], c] += g[n, p, c]
+            at = (n * P + p) * C + first
+            for c in range(count):
+                flat[start + flat_indices[at + c] * C + c] += flat_g[at + c]
 
 
 def scatter_plane(g, indices, out):
-    """Adjoint of `gather_plane`: out[n, indices // W, indices % W, c] += g[n, i, j, c] from zero, in the order of (i, j).
+    """Adjoint of `gather_plane`: out[n, indices // W, indices % W, c] += g[n, i, j, c], from zero, in order of (i, j).
 
     Args:
         g: (N, OH, OW, C).

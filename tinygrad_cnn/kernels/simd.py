@@ -4,8 +4,8 @@ LLVM keeps both in registers from first use to store, so a near-peak matrix prod
 
     acc = tile_splat(ROWS, VECS, bias, k)
     for c in range(C):
-        acc = tile_fma(acc, x, xo + c, pixel, w, wo + c * VECS * lanes(w))    # rank-1 update
-    tile_store(acc, y, yo, row, valid)
+        acc = tile_fma(acc, x, xo + c, x_step, w, wo + c * VECS * lanes(w))    # rank-1 update
+    tile_store(acc, y, yo, y_step, valid)
 
 A local numba array lives on the heap and cannot be promoted to registers; the intrinsics here unroll while the IR is
 built, so functions that use them stay ordinary and cacheable. Arrays are one-dimensional, offsets count elements.
@@ -29,8 +29,9 @@ from numba.extending import intrinsic, models, overload, register_model
 LEVELS = {"avx512": (64, 32), "avx2": (32, 16), "sse": (16, 16), "neon": (16, 32), "generic": (16, 16)}
 _FASTER_TO_SLOWER = ("avx512", "avx2", "sse")
 
-HOST_NAME: str = config.CPU_NAME or llvm.get_host_cpu_name()
-HOST_FEATURES: str = config.CPU_FEATURES or ("" if config.CPU_NAME else llvm.get_host_cpu_features().flatten())
+_config: Any = config  # its names come from the environment: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES
+HOST_NAME: str = _config.CPU_NAME or llvm.get_host_cpu_name()
+HOST_FEATURES: str = _config.CPU_FEATURES or ("" if _config.CPU_NAME else llvm.get_host_cpu_features().flatten())
 
 
 def _host_level() -> str:
@@ -277,41 +278,64 @@ def tile_fma(typing_context, tile, x, xo, x_step, w, wo):
 
 
 @intrinsic
-def tile_store(typing_context, tile, y, yo, y_step, valid):
-    """y[yo + r * y_step : ... + valid] = tile[r, :valid]; lanes past `valid` are neither read nor written."""
+def tile_fma_rows(typing_context, tile, x, xo, x_step, w, wo):
+    """tile[r, :] += x[xo + r * x_step : ... + vecs * lanes] * w[wo : wo + vecs * lanes]: lane by lane."""
 
     def codegen(context, builder, signature, args):
-        acc, y_array, start, step, count = args
-        vector, boolean = _vector_ir(tile), ir.VectorType(_I1, tile.lanes)
+        acc, x_array, offset, step, w_array, w_offset = args
+        for v in range(tile.vecs):
+            shift = v * tile.lanes
+            factor = _load(context, builder, w, w_array, _index(builder, w_offset, shift), tile)
+            row = _index(builder, offset, shift)
+            for r in range(tile.rows):
+                i = r * tile.vecs + v
+                value = _load(context, builder, x, x_array, row, tile)
+                acc = builder.insert_value(acc, _fma(builder, tile, value, factor, builder.extract_value(acc, i)), i)
+                row = builder.add(row, step)
+        return acc
+
+    return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
+
+
+@intrinsic
+def tile_store(typing_context, tile, y, yo, y_step, valid):
+    """y[yo + r * y_step : ... + valid] = tile[r, :valid]; no other element is touched."""
+
+    def codegen(context, builder, signature, args):
+        acc, y_array, offset, step, count = args
+        places = []  # of each vector: its number, its place in the row, its offset
+        for r in range(tile.rows):
+            places += [(r * tile.vecs + v, v, _index(builder, offset, v * tile.lanes)) for v in range(tile.vecs)]
+            offset = builder.add(offset, step)
         with builder.if_else(builder.icmp_signed(">=", count, _I64(tile.vecs * tile.lanes))) as (whole, ragged):
             with whole:
-                offset = start
-                for i in range(tile.rows * tile.vecs):
-                    index = _index(builder, offset, i % tile.vecs * tile.lanes)
+                for i, _, index in places:
                     _store(context, builder, y, y_array, index, tile, builder.extract_value(acc, i))
-                    offset = builder.add(offset, step) if (i + 1) % tile.vecs == 0 else offset
             with ragged:
-                # llvm.masked.store with the alignment as its third argument, which newer LLVM upgrades by itself
-                name = f"llvm.masked.store.v{tile.lanes}f{tile.dtype.bitwidth}.p0"
-                kind = ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), _I32, boolean])
-                masked_store = cgutils.get_or_insert_function(builder.module, kind, name)
-                masks = []
-                for v in range(tile.vecs):
-                    mask = ir.Constant(boolean, ir.Undefined)
-                    for lane in range(tile.lanes):
-                        inside = builder.icmp_signed(">", count, _I64(v * tile.lanes + lane))
-                        mask = builder.insert_element(mask, inside, _I32(lane))
-                    masks.append(mask)
-                offset = start
-                for i in range(tile.rows * tile.vecs):
-                    index = _index(builder, offset, i % tile.vecs * tile.lanes)
+                masks = [_lanes_below(builder, tile, count, v * tile.lanes) for v in range(tile.vecs)]
+                for i, v, index in places:
                     pointer = _pointer(context, builder, y, y_array, index, tile)
-                    align = _I32(tile.dtype.bitwidth // 8)
-                    builder.call(masked_store, [builder.extract_value(acc, i), pointer, align, masks[i % tile.vecs]])
-                    offset = builder.add(offset, step) if (i + 1) % tile.vecs == 0 else offset
+                    _masked_store(builder, tile, builder.extract_value(acc, i), pointer, masks[v])
         return context.get_dummy_value()
 
     return types.void(tile, y, types.intp, types.intp, types.intp), codegen
+
+
+def _lanes_below(builder: Any, tile: Tile, count: Any, first: int) -> Any:
+    """Mask of the lanes, numbered from `first`, below `count`."""
+    mask = ir.Constant(ir.VectorType(_I1, tile.lanes), ir.Undefined)
+    for lane in range(tile.lanes):
+        mask = builder.insert_element(mask, builder.icmp_signed(">", count, _I64(first + lane)), _I32(lane))
+    return mask
+
+
+def _masked_store(builder: Any, tile: Tile, value: Any, pointer: Any, mask: Any) -> None:
+    """llvm.masked.store with the alignment as its third argument, a form that newer LLVM upgrades by itself."""
+    vector = _vector_ir(tile)
+    kind = ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), _I32, mask.type])
+    name = f"llvm.masked.store.v{tile.lanes}f{tile.dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    builder.call(function, [value, pointer, _I32(tile.dtype.bitwidth // 8), mask])
 
 
 @intrinsic

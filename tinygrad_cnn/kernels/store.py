@@ -45,11 +45,11 @@ def _base_folder() -> Path:
 
 def _fingerprint() -> str:
     """Hash of whatever compiled code depends on: sources, versions, processor, and options that change the code."""
-    digest = hashlib.sha256()
+    digest, options = hashlib.sha256(), vars(config)
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
     facts = (sys.version, platform.machine(), numba.__version__, llvmlite.__version__, numpy.__version__, simd.LEVEL,
-             simd.HOST_NAME, simd.HOST_FEATURES, config.BOUNDSCHECK, config.OPT)
+             simd.HOST_NAME, simd.HOST_FEATURES, options["BOUNDSCHECK"], options["OPT"])
     digest.update(repr(facts).encode())
     return digest.hexdigest()[:24]
 
@@ -117,10 +117,11 @@ class KernelCache(_Cache):
     """The cache of one variant ("serial" or "parallel") of one kernel, in the form numba's dispatcher asks for."""
 
     def __init__(self, function: Callable[..., None], variant: str) -> None:
-        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__.replace('<locals>.', '')}.{variant}"
+        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}.{variant}"
 
     @property
     def cache_path(self) -> str:
+        """The folder, or nothing."""
         return str(_folder() or "")
 
     def _path(self, sig: Any, folder: Path) -> Path:

@@ -7,11 +7,12 @@ Pair = tuple[int, int]
 
 
 class Taps(NamedTuple):
-    """Taps that meet the output pixels (top, left), (top, left + step), ...; weight index[t] at input offset (dy, dx)."""
+    """The taps that meet output pixels (top, left), (top, left + step), ...: matrix number weight[t] of w
+    at input offset (dy[t], dx[t])."""
 
     top: int
     left: int
-    index: list[int]
+    weight: list[int]
     dy: list[int]
     dx: list[int]
 

@@ -68,5 +68,6 @@ def fold(g, kernel, stride, padding, dilation, size, out):
         kernel, stride, padding, dilation, size: as for `unfold`.
         out: (N, H, W, C), overwritten.
     """
-    windows = g.reshape(out.shape[0], *pair(size), *pair(kernel), out.shape[3])  # (N, L, R, S, C) -> (N, OH, OW, R, S, C)
+    # (N, L, R, S, C) -> (N, OH, OW, R, S, C)
+    windows = g.reshape(out.shape[0], *pair(size), *pair(kernel), out.shape[3])
     _fold(windows, *pair(stride), *pair(padding), *pair(dilation), out, work=(g.size + out.size) / ELEMENTS_PER_NS)

@@ -227,7 +227,7 @@ def _unfold(x, *, kernel, stride, padding, dilation, size):
     n, c = x.shape[:2]
     out = np.empty((n, size[0] * size[1], *kernel, c), x.dtype)
     kernels.unfold.unfold(channels_last(x), kernel, stride, padding, dilation, size, out)
-    return out.transpose(0, 4, 2, 3, 1).reshape(n, -1, size[0] * size[1])      # (N, L, R, S, C) -> (N, C R S, L)
+    return out.transpose(0, 4, 2, 3, 1).reshape(n, c * kernel[0] * kernel[1], size[0] * size[1])      # (N, L, R, S, C) -> (N, C R S, L)
 
 
 @_unfold.vjp(0)

@@ -17,6 +17,10 @@ from .geometry import broadcast_shapes, check_dtype, floating, promote
 Array = Any
 
 
+_NUMBERS = (float, int)
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 def _elementwise(function: Any) -> Primitive:
     return Primitive(function, broadcasts=True)
 
@@ -24,20 +28,13 @@ def _elementwise(function: Any) -> Primitive:
 def _binary(ufunc: np.ufunc, name: str, x: Array, y: Array, *, real: bool = False) -> Array:
     """Apply a ufunc in the promoted dtype; `real` makes integers floats first (division)."""
     try:
-        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and x.dtype == y.dtype and x.dtype.kind == "f":
-            return ufunc(x, y)
-        dtype = promote(x, y)
+        if type(x) is np.ndarray and (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype) and x.dtype in _FLOATS:
+            return ufunc(x, y)                 # the common case: NumPy's own promotion is right
+        dtype = promote(name, x, y)
         return ufunc(x, y, dtype=floating(dtype) if real else dtype, casting="unsafe")
-    except ValueError:
+    except (ValueError, OverflowError) as error:
         broadcast_shapes(name, np.shape(x), np.shape(y))
-        raise
-    except np.exceptions.DTypePromotionError as error:     # pragma: no cover - NumPy's own wording for odd dtypes
-        raise TypeError(f"{name}: {error}") from None
-
-
-def _arithmetic(name: str, x: Array, y: Array) -> None:
-    if promote(x, y).kind == "b":
-        raise TypeError(f"{name}: bool tensors cannot be subtracted or negated; use logical_not or logical_xor")
+        raise type(error)(f"{name}: {error}") from None      # a negative integer power, a number the dtype cannot hold
 
 
 @_elementwise
@@ -68,8 +65,8 @@ def _(g):
 @_elementwise
 def sub(x, y):
     """Difference `x - y`, elementwise. Raises TypeError for two bool tensors."""
-    if getattr(x, "dtype", None) != np.float32:
-        _arithmetic("sub", x, y)
+    if getattr(x, "dtype", None) == bool and promote("sub", x, y).kind == "b":
+        raise TypeError("sub: bool tensors cannot be subtracted; use logical_xor")
     return _binary(np.subtract, "sub", x, y)
 
 
@@ -212,8 +209,8 @@ def _(g, x, y):
 
 @_elementwise
 def _share(x, y):
-    """1 where x > y, 1/2 where equal, 0 where less: the share of x in a maximum."""
-    return ((x > y) + 0.5 * (x == y)).astype(floating(promote(x, y)))
+    """0 where x < y, 1/2 where equal, else 1 (NaN too): the share of x in a maximum."""
+    return (1 - (0.5 * (x == y) + (x < y))).astype(floating(promote("maximum", x, y)))
 
 
 @_elementwise
@@ -231,7 +228,7 @@ def where(condition, x, y):
     if condition.dtype != bool:
         raise TypeError(f"where: condition must be bool, got {condition.dtype}")
     broadcast_shapes("where", condition.shape, np.shape(x), np.shape(y))
-    dtype = promote(x, y)
+    dtype = promote("where", x, y)
     return np.where(condition, np.asarray(x, dtype), np.asarray(y, dtype))
 
 
@@ -255,7 +252,7 @@ def clamp(x, *, min=None, max=None):
     """
     if min is None and max is None:
         raise ValueError("clamp: at least one of min and max must be given")
-    dtype = promote(*(v for v in (x, min, max) if v is not None))
+    dtype = promote("clamp", *(v for v in (x, min, max) if v is not None))
     out = np.asarray(x, dtype)
     if min is not None:
         out = np.maximum(out, np.asarray(min, dtype))
@@ -273,7 +270,11 @@ def _(g, x, min, max):
 def _unary(ufunc: Any, name: str, doc: str, *, real: bool = True) -> Primitive:
     def forward(x):
         x = np.asarray(x)
-        return ufunc(x, dtype=floating(x.dtype)) if real else ufunc(x)
+        if real:
+            return ufunc(x, dtype=floating(promote(name, x)))
+        if x.dtype == bool:
+            raise TypeError(f"{name}: x must hold numbers, got bool")
+        return ufunc(x)
     forward.__name__, forward.__doc__, forward.__module__ = name, doc, __name__
     return _elementwise(forward)
 
@@ -292,10 +293,11 @@ def _softplus(x, dtype=None):
 
 
 def _erf(x, dtype=None):
-    x = np.ascontiguousarray(x, dtype)
-    out = np.empty_like(x)
-    kernels.elementwise.erf(x.reshape(-1), out.reshape(-1))
-    return out
+    order = np.argsort([-stride for stride in x.strides], kind="stable")     # as x lies in memory, channels-last or not
+    inner = np.ascontiguousarray(x.transpose(order), dtype)
+    out = np.empty_like(inner)
+    kernels.elementwise.erf(inner, out)
+    return out.reshape(x.transpose(order).shape).transpose(np.argsort(order))
 
 
 def _relu(x):
@@ -303,7 +305,7 @@ def _relu(x):
 
 
 def _log_sigmoid(x, dtype=None):
-    return -np.logaddexp(-x, 0, dtype=dtype)
+    return -np.logaddexp(np.negative(x, dtype=dtype), 0)
 
 
 neg = _unary(np.negative, "neg", "-x, elementwise.", real=False)
@@ -507,7 +509,7 @@ def _(g):
 def _comparison(ufunc: np.ufunc, name: str, doc: str) -> Primitive:
     def forward(x, y):
         broadcast_shapes(name, np.shape(x), np.shape(y))
-        dtype = promote(x, y)
+        dtype = promote(name, x, y)
         if dtype.kind == "f":                  # compare in the promoted dtype, so that 0.1 equals float32's 0.1
             return ufunc(np.asarray(x, dtype), np.asarray(y, dtype))
         return ufunc(x, y)
@@ -544,7 +546,7 @@ bitwise_not = _predicate(_bitwise, "bitwise_not", "Bits inverted; for bool tenso
 def _logical(ufunc: np.ufunc, name: str, doc: str) -> Primitive:
     def forward(x, y):
         broadcast_shapes(name, np.shape(x), np.shape(y))
-        if name.startswith("bitwise") and promote(x, y).kind == "f":
+        if name.startswith("bitwise") and promote(name, x, y).kind == "f":
             raise TypeError(f"{name}: wanted bool or integer tensors, got {np.asarray(x).dtype} and {np.asarray(y).dtype}")
         return ufunc(x, y)
     forward.__name__, forward.__doc__ = name, doc + ", elementwise; not differentiable."

@@ -28,21 +28,24 @@ def _dtype_names() -> str:
     return ", ".join(sorted(map(str, DTYPES)))
 
 
-def promote(*values: Any) -> np.dtype:
+def promote(function: str, *values: Any) -> np.dtype:
     """The dtype of an operation's result, by PyTorch's rules.
 
     Tensors with dimensions decide before 0-d tensors, those before Python (and NumPy) scalars; a lower rank matters
     only if it is of a higher category (bool < integer < float). An integer array with a Python float gives float32.
+
+    Raises:
+        TypeError: neither a tensor, an array of a dtype that tensors hold, nor a real number.
     """
     ranks: list[np.dtype | None] = [None, None, None]
     for value in values:
-        if isinstance(value, np.ndarray):
-            rank, dtype = (0 if value.ndim else 1), value.dtype
-        elif hasattr(value, "dtype") and hasattr(value, "ndim") and not isinstance(value, np.generic):     # a Tensor
-            rank, dtype = (0 if value.ndim else 1), value.dtype
-        else:
+        if isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)):
             kind = np.dtype(type(value)).kind
             rank, dtype = 2, DEFAULT_DTYPE if kind == "f" else np.dtype(bool if kind == "b" else np.int64)
+        elif hasattr(value, "dtype") and hasattr(value, "ndim"):
+            rank, dtype = (0 if value.ndim else 1), check_dtype(function, value.dtype)
+        else:
+            raise TypeError(f"{function}: wanted tensors, arrays or real numbers, got {type(value).__name__} {value!r:.40}")
         ranks[rank] = dtype if ranks[rank] is None else promote_types(ranks[rank], dtype)
     result: np.dtype | None = None
     for dtype in reversed(ranks):              # lowest rank first
@@ -154,3 +157,16 @@ def window_count(size: int, kernel: int, stride: int, padding: int, dilation: in
     if ceil and (count - 1) * stride >= size + padding - padding // 2:
         count -= 1
     return count
+
+
+LONG_SUM = 1 << 10
+"""Terms from which float32 is summed in float64: along outer axes NumPy adds one by one, and 2**25 ones make 2**24."""
+
+
+def total(x: np.ndarray, dims: tuple[int, ...], keepdims: bool) -> np.ndarray:
+    """The sum over dims in x's dtype (integers and bools in int64), without float32's loss of many small terms."""
+    if x.dtype.kind != "f":
+        return np.sum(x, axis=dims, keepdims=keepdims, dtype=np.int64)
+    if x.dtype == np.float64 or math.prod(x.shape[d] for d in dims) < LONG_SUM:
+        return np.sum(x, axis=dims, keepdims=keepdims)
+    return np.sum(x, axis=dims, keepdims=keepdims, dtype=np.float64).astype(x.dtype)

@@ -12,7 +12,7 @@ from .geometry import broadcast_shapes, promote
 
 @primitive(broadcasts=True)
 def _matmul(x, y):
-    dtype = promote(x, y)
+    dtype = promote("matmul", x, y)
     return np.matmul(np.asarray(x, dtype), np.asarray(y, dtype))
 
 
@@ -139,7 +139,9 @@ def linear(x, weight, bias=None):
 
 @primitive
 def _einsum(*operands, equation):
-    return np.einsum(equation, *operands, optimize=len(operands) > 2)
+    dtype = promote("einsum", *operands)
+    out = np.einsum(equation, *(np.asarray(x, dtype) for x in operands), optimize=len(operands) > 2)
+    return out if out.base is None else out.copy()          # NumPy gives a view for a mere transpose
 
 
 @_einsum.joint_vjp

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..primitive import primitive
 from .elementwise import where
-from .geometry import check_dim, check_dims, check_size, promote
+from .geometry import broadcast_shapes, check_dim, check_dims, check_size, promote, total
 
 # ---- shape ---------------------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ def expand(x, *shape):
 def _sum_to_size(x, *, shape):
     lead = x.ndim - len(shape)
     dims = tuple(range(lead)) + tuple(lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1)
-    return np.sum(x, axis=dims, keepdims=True).reshape(shape)
+    return total(x, dims, True).reshape(shape)
 
 
 @_sum_to_size.vjp(0)
@@ -234,7 +234,7 @@ def roll(x, shifts, dims=None):
 
 @primitive
 def _cat(*tensors, dim):
-    dtype = promote(*tensors)
+    dtype = promote("cat", *tensors)
     return np.concatenate([np.asarray(t, dtype) for t in tensors], axis=dim)
 
 
@@ -386,7 +386,11 @@ def getitem(x, index):
     Raises:
         IndexError: an index out of range, of a wrong kind, or too many of them.
     """
-    return _getitem(x, index=check_index(index, x.shape))
+    index = check_index(index, x.shape)
+    try:
+        return _getitem(x, index=index)
+    except IndexError as error:
+        raise IndexError(f"getitem: {error} (x has shape {tuple(x.shape)})") from None
 
 
 def check_index(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
@@ -417,11 +421,27 @@ def _(g, index, value_dtype):
 
 
 @_setitem.vjp(1)
-def _(g, index, value_shape):
+def _(g, index, x_shape, value_shape):
     part = _getitem(g, index=index)
+    if not _is_basic(index):
+        part = _surviving(part, index=index, shape=x_shape)
     while part.ndim < len(value_shape):        # a value may have more dims than the place, if they are 1
         part = unsqueeze(part, 0)
     return sum_to_size(part, value_shape)
+
+
+@primitive
+def _surviving(x, *, index, shape):
+    """x, one element per place of the index, with zeros where a later element is written to the same place."""
+    order = np.arange(x.size).reshape(x.shape)
+    last = np.empty(shape, np.int64)
+    last[index] = order
+    return np.where(last[index] == order, x, 0)
+
+
+@_surviving.vjp(0)
+def _(g, index, shape):
+    return _surviving(g, index=index, shape=shape)
 
 
 @primitive
@@ -509,7 +529,7 @@ def masked_fill(x, mask, value):
 
 def masked_select(x, mask):
     """The elements where the bool mask is True, as a 1-d tensor; mask and x broadcast."""
-    shape = np.broadcast_shapes(x.shape, mask.shape)
+    shape = broadcast_shapes("masked_select", x.shape, mask.shape)
     return getitem(broadcast_to(x, shape), broadcast_to(mask, shape))
 
 

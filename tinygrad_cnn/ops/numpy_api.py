@@ -58,19 +58,21 @@ def _reduction(ours: Callable[..., Any]) -> Callable[..., Any]:
             if value is not None and value is not np._NoValue:
                 raise TypeError(f"np.{ours.__name__}: {name}= is not supported with Tensors")
         extra = {"correction": options.get("ddof", 0)} if ours in (reduce.var, reduce.std) else {}
-        return ours(a, axis, keepdims is True, **extra)
+        return ours(a, axis, keepdims is not np._NoValue and bool(keepdims), **extra)
     return call
 
 
-def _whole_or_along(whole: Callable[..., Any]) -> Callable[..., Any]:
-    return _reduction(whole)
+def _dot(a: Any, b: Any) -> Any:
+    if a.ndim > 2 or b.ndim > 2:
+        raise TypeError("np.dot: tensors of more than 2 dims are not supported; use np.matmul or np.einsum")
+    return linalg.matmul(a, b) if a.ndim and b.ndim else elementwise.mul(a, b)
 
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.sum: _reduction(reduce.sum), np.mean: _reduction(reduce.mean), np.prod: _reduction(reduce.prod),
     np.var: _reduction(reduce.var), np.std: _reduction(reduce.std),
-    np.max: _whole_or_along(reduce.amax), np.min: _whole_or_along(reduce.amin),
-    np.amax: _whole_or_along(reduce.amax), np.amin: _whole_or_along(reduce.amin),
+    np.max: _reduction(reduce.amax), np.min: _reduction(reduce.amin),
+    np.amax: _reduction(reduce.amax), np.amin: _reduction(reduce.amin),
     np.argmax: _reduction(reduce.argmax), np.argmin: _reduction(reduce.argmin),
     np.any: _reduction(reduce.any), np.all: _reduction(reduce.all),
     np.reshape: lambda a, shape: movement.reshape(a, shape),
@@ -88,8 +90,9 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.tile: lambda A, reps: movement.tile(A, reps),
     np.where: lambda condition, x, y: elementwise.where(condition, x, y),
     np.clip: lambda a, a_min=None, a_max=None: elementwise.clip(a, a_min, a_max),
+    np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim, np.size: lambda a, axis=None: a.numel() if axis is None else a.shape[axis],
     np.cumsum: lambda a, axis: reduce.cumsum(a, axis),
-    np.dot: linalg.matmul, np.outer: linalg.outer,
+    np.dot: _dot, np.outer: linalg.outer,
     np.einsum: lambda subscripts, *operands: linalg.einsum(subscripts, *operands),
     np.tril: movement.tril, np.triu: movement.triu,
     np.round: lambda a, decimals=0: elementwise.round(a) if decimals == 0 else elementwise.round(a * 10**decimals) / 10**decimals,

@@ -1,7 +1,7 @@
 """Reductions over dims: sums, means, extremes, variances, softmax.
 
 `dim` is an int, a tuple or None (all); `keepdim` keeps reduced dims with size 1. The wrappers check and normalise, the
-primitives compute. float32 sums run pairwise (NumPy), so a sum of 2**25 ones is exact.
+primitives compute. Long float32 sums run in float64, so a sum of 2**25 ones is exact along any dim.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import builtins
 import math
 from collections import namedtuple
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from ..primitive import primitive
 from .elementwise import div, maximum, minimum, sqrt, where
-from .geometry import check_dim, check_dims, check_dtype, check_float
+from .geometry import check_dim, check_dims, check_dtype, check_float, total
 from .movement import broadcast_to, gather, reshape
 
 MinMax = namedtuple("MinMax", ["values", "indices"])
@@ -37,9 +38,7 @@ def _ndim(x: Any) -> int:
 
 @primitive
 def _sum(x, *, dim, keepdim):
-    x = np.asarray(x)
-    dtype = np.int64 if x.dtype.kind in "biu" else x.dtype
-    return np.sum(x, axis=dim, keepdims=keepdim, dtype=dtype)
+    return total(np.asarray(x), dim, keepdim)
 
 
 @_sum.vjp(0)
@@ -102,8 +101,14 @@ def var(x, dim=None, keepdim=False, *, unbiased=None, correction=1):
 
 
 def std(x, dim=None, keepdim=False, *, unbiased=None, correction=1):
-    """Standard deviation over dims: the square root of `var`."""
-    return sqrt(var(x, dim, keepdim, unbiased=unbiased, correction=correction))
+    """Standard deviation over dims: the square root of `var`. The gradient where it is 0 is 0."""
+    return _root(var(x, dim, keepdim, unbiased=unbiased, correction=correction), 2)
+
+
+def _root(x: Any, p: float) -> Any:
+    """The p-th root of sums that are 0 or more, with derivative 0 instead of inf at 0."""
+    safe = where(x == 0, 1.0, x)
+    return where(x == 0, 0.0, sqrt(safe) if p == 2 else safe ** (1 / p))
 
 
 def norm(x, p=2.0, dim=None, keepdim=False):
@@ -120,9 +125,7 @@ def norm(x, p=2.0, dim=None, keepdim=False):
         raise ValueError(f"norm: p must be positive, got {p}")
     if p == 1:
         return sum(abs(x), dim, keepdim)
-    total = sum(x * x if p == 2 else abs(x) ** p, dim, keepdim)
-    safe = where(total == 0, 1.0, total)       # keeps the derivative of the root at 0 finite
-    return where(total == 0, 0.0, sqrt(safe) if p == 2 else safe ** (1 / p))
+    return _root(sum(x * x if p == 2 else abs(x) ** p, dim, keepdim), p)
 
 
 @primitive
@@ -203,7 +206,7 @@ def amin(x, dim=None, keepdim=False):
 def _extreme(function: str, x: Any, dim: Any, keepdim: bool, whole: Any, arg: Any, elementwise: Any) -> Any:
     if dim is None:
         return whole(x)
-    if not isinstance(dim, int):
+    if not isinstance(dim, Integral):
         return elementwise(x, dim)             # torch.max(a, b)
     axis = check_dim(function, dim, x.ndim)
     indices = arg(x, dim=axis, keepdim=True)

@@ -1,0 +1,181 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor
+from . import functional as F
+from . import init
+from .linear import check_sizes
+from .module import Module, Parameter
+
+
+class _Norm(Module):
+    """What the normalisation layers share: eps, and a scale and a shift of one shape."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, shape: tuple[int, ...], eps: float, affine: bool, bias: bool, dtype: Any):
+        super().__init__()
+        if eps <= 0:
+            raise ValueError(f"{type(self).__name__}: eps must be positive, got {eps}")
+        self.eps = eps
+        self.register_parameter("weight", Parameter(np.ones(shape, dtype)) if affine else None)
+        self.register_parameter("bias", Parameter(np.zeros(shape, dtype)) if affine and bias else None)
+
+    def reset_parameters(self) -> None:
+        """Back to scale 1 and shift 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class _BatchNorm(_Norm):
+    dims: tuple[int, ...]
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, *, bias: bool = True, dtype: Any = np.float32):
+        check_sizes(type(self).__name__, num_features=num_features)
+        super().__init__((num_features,), eps, affine, bias, dtype)
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"{type(self).__name__}: momentum must be None or lie in 0 .. 1, got {momentum}")
+        self.num_features, self.momentum, self.affine, self.track_running_stats = num_features, momentum, affine, track_running_stats
+        tracked = track_running_stats
+        self.register_buffer("running_mean", Tensor(np.zeros(num_features, dtype)) if tracked else None)
+        self.register_buffer("running_var", Tensor(np.ones(num_features, dtype)) if tracked else None)
+        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None)
+
+    def reset_running_stats(self) -> None:
+        """Forget what was tracked."""
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            init.zeros_(self.running_mean)
+            init.ones_(self.running_var)
+            init.zeros_(self.num_batches_tracked)
+
+    def reset_parameters(self) -> None:
+        """Back to scale 1 and shift 0, and nothing tracked."""
+        super().reset_parameters()
+        self.reset_running_stats()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """A tensor of the input's shape."""
+        if input.ndim not in self.dims:
+            raise ValueError(f"{type(self).__name__}: expected {' or '.join(f'{d}D' for d in self.dims)} input, got shape {input.shape}")
+        counter = self.num_batches_tracked
+        if not self.training or counter is None:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
+                                self.training or self.running_mean is None, 0.0, self.eps)
+        momentum = 1 / (counter.item() + 1) if self.momentum is None else self.momentum
+        out = F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)
+        counter.add_(1)
+        return out
+
+    def extra_repr(self) -> str:
+        """The layer's hyper-parameters."""
+        return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+                f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}")
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalises each channel of images (N, C, H, W) to mean 0 and variance 1, then scales and shifts it.
+
+    In training mode with the batch's own statistics, which also move the running ones; in evaluation mode with those.
+
+    Args:
+        num_features: channels C.
+        eps: added to the variance.
+        momentum: share of each batch in the running statistics; None weighs all batches alike.
+        affine: learn a scale and a shift per channel.
+        track_running_stats: keep running statistics; without, evaluation uses the batch's too.
+        bias: with affine=True, whether to learn the shift.
+        dtype: float32 or float64.
+
+    Attributes:
+        weight, bias: (C,) or None.
+        running_mean, running_var: (C,) buffers or None; the variance is unbiased.
+        num_batches_tracked: int64 buffer or None.
+
+    Raises:
+        ValueError: (when called) one value per channel in training.
+
+    Source: Ioffe & Szegedy 2015, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift".
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> y = tg.nn.BatchNorm2d(3)(10 + tg.randn(8, 3, 4, 4))
+        >>> bool((y.mean((0, 2, 3)).abs() < 1e-5).all())
+        True
+    """
+
+    dims = (4,)
+
+
+class BatchNorm1d(_BatchNorm):
+    """`BatchNorm2d` for (N, C) or (N, C, L)."""
+
+    dims = (2, 3)
+
+
+class LayerNorm(_Norm):
+    """Normalises each sample over its last dims; see `functional.layer_norm`.
+
+    Args:
+        normalized_shape: size of the last dim, or sizes of the last dims.
+        eps: added to the variance.
+        elementwise_affine: learn a scale and a shift per element.
+        bias: with elementwise_affine=True, whether to learn the shift.
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
+                 dtype: Any = np.float32):
+        shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        super().__init__(shape, eps, elementwise_affine, bias, dtype)
+        self.normalized_shape, self.elementwise_affine = shape, elementwise_affine
+
+    def forward(self, input: Tensor) -> Tensor:
+        """A tensor of the input's shape."""
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """The layer's hyper-parameters."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
+
+
+class GroupNorm(_Norm):
+    """Normalises each sample over groups of neighbouring channels; see `functional.group_norm`.
+
+    Args:
+        num_groups: must divide num_channels.
+        num_channels: C.
+        eps: added to the variance.
+        affine: learn a scale and a shift per channel.
+        bias: with affine=True, whether to learn the shift.
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, bias: bool = True,
+                 dtype: Any = np.float32):
+        check_sizes("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise ValueError(f"GroupNorm: num_groups={num_groups} must divide num_channels={num_channels}")
+        super().__init__((num_channels,), eps, affine, bias, dtype)
+        self.num_groups, self.num_channels, self.affine = num_groups, num_channels, affine
+
+    def forward(self, input: Tensor) -> Tensor:
+        """A tensor of the input's shape."""
+        if input.ndim < 2 or input.shape[1] != self.num_channels:
+            raise ValueError(f"GroupNorm: input of shape {input.shape} must be (N, {self.num_channels}, ...)")
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """The layer's hyper-parameters."""
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, bias={self.bias is not None}"

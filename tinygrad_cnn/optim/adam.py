@@ -1,0 +1,78 @@
+"""Adam: steps scaled by running moments of the gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor
+from .optimizer import Optimizer, buffer, check_betas, check_range, count_step
+
+
+class Adam(Optimizer):
+    """Adam: every weight's step is its mean gradient over the root of its mean squared gradient.
+
+        g = gradient + weight_decay * w
+        m = beta1 * m + (1 - beta1) * g,  v = beta2 * v + (1 - beta2) * g^2
+        w -= lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Args:
+        params: Tensors, (name, Tensor) pairs, or dicts of groups; see `Optimizer`.
+        lr: learning rate, 0 or more.
+        betas: the shares of m and v that are kept, each in [0, 1).
+        eps: keeps the quotient finite, 0 or more.
+        weight_decay: strength of the L2 penalty, 0 or more; for decay apart from the gradient see `AdamW`.
+        amsgrad: divide by the largest v so far (Reddi, Kale, Kumar 2018).
+        maximize: go uphill.
+
+    Source: Kingma, Ba 2015, "Adam: a method for stochastic optimization", algorithm 1.
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> w = tg.tensor([1.0, -2.0], requires_grad=True)
+        >>> optimizer = tg.optim.Adam([w], lr=0.5)
+        >>> (w * w).sum().backward()
+        >>> optimizer.step()
+        >>> w
+        tensor([ 0.5, -1.5], dtype=float32, requires_grad=True)
+    """
+
+    state_names = ("step", "exp_avg", "exp_avg_sq")
+    optional_state_names = ("max_exp_avg_sq",)
+
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0, amsgrad: bool = False, *, maximize: bool = False):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+                                  "maximize": maximize})
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise for a negative lr, eps or weight_decay, and for betas outside [0, 1)."""
+        check_range("Adam", group, "lr", "eps", "weight_decay")
+        check_betas("Adam", group)
+
+    def update(self, w: np.ndarray, g: np.ndarray, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        """One step of one parameter, in place; see the class for the formula."""
+        beta1, beta2 = group["betas"]
+        t = count_step(state)
+        m, v = buffer(state, "exp_avg", w), buffer(state, "exp_avg_sq", w)
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * w
+        s = np.subtract(g, m, out=np.empty_like(w))    # scratch for all that follows; m += (1 - beta1) * (g - m)
+        s *= 1 - beta1
+        m += s
+        np.multiply(g, g, out=s)               # v = beta2 * v + (1 - beta2) * g^2
+        s *= 1 - beta2
+        v *= beta2
+        v += s
+        if group["amsgrad"]:
+            largest = buffer(state, "max_exp_avg_sq", w)
+            v = np.maximum(largest, v, out=largest)
+        np.sqrt(v, out=s)                      # s = sqrt(v / (1 - beta2^t)) + eps
+        s /= math.sqrt(1 - beta2**t)
+        s += group["eps"]
+        np.divide(m, s, out=s)
+        s *= group["lr"] / (1 - beta1**t)
+        w -= s

@@ -1,0 +1,303 @@
+"""What every optimizer shares: parameter groups, the loop over gradients, and a state that can be saved."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ..graph import enable_grad
+from ..tensor import Tensor
+
+
+class Optimizer:
+    """The base of all optimizers. To write one, say in `update` how one parameter changes.
+
+    Unlike in PyTorch the options of every group are checked, not only the defaults; a parameter given twice is an error.
+
+    Args:
+        params: an iterable of Tensors, or of (name, Tensor) pairs, or of dicts `{"params": ..., "lr": ...}`, each a
+            group with its own options. All are leaves of the graph.
+        defaults: options of the groups that do not set their own.
+
+    Attributes:
+        param_groups: a list of dicts: `"params"` and the options. Options may be changed between steps.
+        state: per parameter a dict of Tensors, such as its momentum buffer.
+
+    Raises:
+        TypeError: something that is not a Tensor.
+        ValueError: no parameters, a parameter given twice, one that was computed, an option out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> import tinygrad_cnn as tg
+        >>> class SignDescent(tg.optim.Optimizer):
+        ...     def __init__(self, params, lr=0.5):
+        ...         super().__init__(params, {"lr": lr})
+        ...     def update(self, w, g, state, group):
+        ...         w -= group["lr"] * np.sign(g)
+        >>> w = tg.tensor([3.0, -1.0], requires_grad=True)
+        >>> optimizer = SignDescent([w])
+        >>> (w * w).sum().backward()
+        >>> optimizer.step()
+        >>> w
+        tensor([ 2.5, -0.5], dtype=float32, requires_grad=True)
+    """
+
+    state_names: tuple[str, ...] = ()
+    """What the state of every parameter holds once it was updated."""
+    optional_state_names: tuple[str, ...] = ()
+    """What it holds only under some options."""
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+        name = type(self).__name__
+        if isinstance(params, (Tensor, dict, str)) or not isinstance(params, Iterable):
+            raise TypeError(f"{name}: params must be an iterable of Tensors or dicts, got {type(params).__name__}; "
+                            "wrap a single one in a list")
+        groups = list(params)
+        if not groups:
+            raise ValueError(f"{name}: params is empty; there is nothing to optimize")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        self.defaults = {key: _plain(value) for key, value in defaults.items()}
+        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        self.stepped = False
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, such as layers that are unfrozen during training.
+
+        Args:
+            param_group: `"params"` (a Tensor or an iterable of them) and options; defaults fill in the rest.
+
+        Raises:
+            TypeError, ValueError: as the constructor. The optimizer is then as before.
+        """
+        name = type(self).__name__
+        if not isinstance(param_group, dict) or "params" not in param_group:
+            raise TypeError(f"{name}: a group must be a dict with a 'params' entry, got {param_group!r:.80}")
+        given = param_group["params"]
+        if isinstance(given, set):
+            raise TypeError(f"{name}: params is a set, whose order changes from run to run; pass a list")
+        entries = [given] if isinstance(given, Tensor) else list(given)
+        named = [e for e in entries if isinstance(e, tuple)]
+        if named and len(named) < len(entries):
+            raise ValueError(f"{name}: {len(named)} of {len(entries)} params have names; wanted all or none")
+        params = [e[1] if isinstance(e, tuple) else e for e in entries]
+        known = {id(p) for group in self.param_groups for p in group["params"]}
+        for i, p in enumerate(params):
+            if not isinstance(p, Tensor):
+                raise TypeError(f"{name}: params[{i}] must be a Tensor, got {type(p).__name__}")
+            if not p.is_leaf:
+                raise ValueError(f"{name}: params[{i}] of shape {p.shape} was computed by {p.grad_fn!r}; only leaves can be "
+                                 "optimized. Use detach().requires_grad_()")
+            if id(p) in known:
+                raise ValueError(f"{name}: params[{i}] of shape {p.shape} is given twice")
+            known.add(id(p))
+        group = {**self.defaults, **{key: _plain(value) for key, value in param_group.items()}, "params": params}
+        if named:
+            group["param_names"] = [e[0] for e in entries]
+        self.check(group)
+        self.param_groups.append(group)
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise TypeError or ValueError for options that make no sense; each optimizer says which."""
+        check_range(type(self).__name__, group, "lr")
+
+    def update(self, w: np.ndarray, g: np.ndarray, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        """Change one parameter in place.
+
+        Args:
+            w: the parameter's values, to be written into.
+            g: its gradient, of w's shape and dtype, negated under `maximize`; not to be written into.
+            state: what this method remembers of the parameter.
+            group: the options.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: update is not defined")
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: recomputes the loss and its gradients first.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            RuntimeError: a parameter lies in read-only memory; its dtype or shape is no longer its gradient's or its
+                state's. Nothing is changed then.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        work = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for p, grad, _ in work:
+            self._check_parameter(p, grad)
+        with np.errstate(all="ignore"):        # Inf and NaN are values, found by looking at the loss
+            for p, grad, group in work:
+                g = -grad._data if group.get("maximize") else grad._data
+                self.update(p._data, g, self.state[p], group)
+                p._storage.version += 1        # a graph that saved the old values will say so
+        self.stepped = True
+        return loss
+
+    def _check_parameter(self, p: Tensor, grad: Tensor) -> None:
+        if not p._data.flags.writeable:
+            raise RuntimeError(f"{type(self).__name__}.step: a parameter of shape {p.shape} lies in read-only memory; "
+                               "make it with tg.tensor(...)")
+        like_it = {*self.state_names, *self.optional_state_names} - {*SCALAR_STATE}
+        for name, t in [("gradient", grad), *((k, s) for k, s in self.state.get(p, {}).items() if k in like_it)]:
+            if t.shape != p.shape or t.dtype != p.dtype:
+                raise RuntimeError(f"{type(self).__name__}.step: a parameter of shape {p.shape} and dtype {p.dtype} has a {name} "
+                                   f"of shape {t.shape} and dtype {t.dtype}; convert the model before making the optimizer")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or overwrite them with zeros where `set_to_none` is False."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if set_to_none or p.grad is None:
+                    p.grad = None
+                else:
+                    p.grad = p.grad.detach().zero_()
+
+    # ---- saving and loading -----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and the options, with numbers instead of parameters, in PyTorch's layout.
+
+        Returns:
+            `{"state": {0: {"exp_avg": Tensor, ...}, ...}, "param_groups": [{"lr": ..., "params": [0, ...]}, ...]}`.
+            The Tensors are the optimizer's own: the next step changes them. `copy.deepcopy` takes a snapshot.
+        """
+        number: dict[int, int] = {}
+        groups = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                number[id(p)] = len(number)
+            groups.append({**group, "params": [number[id(p)] for p in group["params"]]})
+        return {"state": {number[id(p)]: dict(s) for p, s in self.state.items() if s}, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` (or PyTorch's optimizer of the same name) returned; copies it.
+
+        Args:
+            state_dict: `{"state": ..., "param_groups": ...}`. An option that is off by default may be missing.
+
+        Raises:
+            ValueError: it does not fit: all the reasons at once. The optimizer is then as before.
+        """
+        name = type(self).__name__
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
+            raise ValueError(f"{name}.load_state_dict: wanted a dict with 'state' and 'param_groups', got {state_dict!r:.80}")
+        saved = state_dict["param_groups"]
+        sizes, own = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
+        if sizes != own:
+            raise ValueError(f"{name}.load_state_dict: the groups hold {sizes} parameters, this optimizer's {own}")
+        groups, problems = [], []
+        for i, (theirs, ours) in enumerate(zip(saved, self.param_groups, strict=True)):
+            missing = [key for key, value in self.defaults.items() if key not in theirs and value is not False]
+            if missing:
+                problems.append(f"group {i} lacks {', '.join(missing)}")
+                continue
+            names = {"param_names": ours["param_names"]} if "param_names" in ours else {}
+            group = {**self.defaults, **names, **{key: _plain(deepcopy(v)) for key, v in theirs.items()}, "params": ours["params"]}
+            try:
+                self.check(group)
+            except (TypeError, ValueError) as error:
+                problems.append(f"group {i}: {error}")
+            groups.append(group)
+        by_number = {number: p for theirs, ours in zip(saved, self.param_groups, strict=True)
+                     for number, p in zip(theirs["params"], ours["params"], strict=True)}
+        state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+        for number, values in state_dict["state"].items():
+            values = {key: value for key, value in values.items() if value is not None}
+            if number not in by_number:
+                problems.append(f"state {number!r} belongs to no parameter")
+            elif values:
+                state[by_number[number]] = self._load_state(by_number[number], number, values, problems)
+        if problems:
+            raise ValueError(f"{name}.load_state_dict: " + "; ".join(problems))
+        self.param_groups, self.state = groups, state
+
+    def _load_state(self, p: Tensor, number: int, values: dict[str, Any], problems: list[str]) -> dict[str, Tensor]:
+        """Copies of one parameter's saved values in its own layout; what is wrong with them is added to `problems`."""
+        for key in self.state_names:
+            if key not in values:
+                problems.append(f"state {number} lacks {key}")
+        loaded = {}
+        for key, value in values.items():
+            array = value._data if isinstance(value, Tensor) else np.asarray(value)
+            scalar = key in SCALAR_STATE
+            if key not in (*self.state_names, *self.optional_state_names):
+                problems.append(f"state {number} has an unexpected {key}")
+            elif array.dtype.kind not in "fiu" or array.shape != (() if scalar else p.shape):
+                problems.append(f"state {number}: {key} has shape {array.shape} and dtype {array.dtype}, "
+                                f"the parameter {p.shape} and {p.dtype}")
+            else:
+                copy = np.zeros(()) if scalar else np.empty_like(p._data)
+                copy[...] = array
+                loaded[key] = Tensor._wrap(copy)
+        return loaded
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join([*lines, ")"])
+
+
+SCALAR_STATE = ("step", "mu_product")
+"""State that is one float64 number per parameter; all other state has the parameter's shape, dtype and layout."""
+
+
+def buffer(state: dict[str, Tensor], name: str, w: np.ndarray) -> np.ndarray:
+    """The array a parameter remembers under a name, zeros at first; it lies in memory as w does, so both stream together."""
+    if name not in state:
+        state[name] = Tensor._wrap(np.zeros_like(w))
+    return state[name]._data
+
+
+def count_step(state: dict[str, Tensor]) -> int:
+    """The number of this step of a parameter: 1, 2, ..."""
+    step = buffer(state, "step", np.zeros(()))
+    step += 1
+    return int(step)
+
+
+def check_range(function: str, group: dict[str, Any], *names: str, below: float = math.inf) -> None:
+    """Raise unless the named options are numbers of 0 or more and less than `below`."""
+    for name in names:
+        value = group[name]
+        if not isinstance(value, Real):
+            raise TypeError(f"{function}: {name} must be a number, got {value!r}")
+        if not 0 <= value < below:             # also refuses NaN
+            wanted = "a finite number of 0 or more" if below == math.inf else f"in 0 .. {below}, without {below}"
+            raise ValueError(f"{function}: {name} must be {wanted}, got {value!r}")
+
+
+def check_betas(function: str, group: dict[str, Any]) -> None:
+    """Raise unless `betas` are two numbers in [0, 1)."""
+    betas = group["betas"]
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"{function}: betas must be a pair of numbers, got {betas!r}")
+    for i, beta in enumerate(betas):
+        check_range(function, {f"betas[{i}]": beta}, f"betas[{i}]", below=1)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's: those adapt to an array's dtype, NumPy's would widen float32 to float64."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return type(value)(_plain(v) for v in value)
+    return value
