@@ -43,6 +43,15 @@ SCHEDULES = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread():
+    """PyTorch's idle threads spin, and would slow ours down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def float64_default():
     """PyTorch keeps NAdam's product of momenta in its default dtype; ours is float64 always."""

@@ -13,7 +13,7 @@ _STYLE = """
 :root { --ink: #1d2433; --soft: #5b6475; --line: #d9dee8; --page: #ffffff; --tint: #f4f6fa; --accent: #24558f; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--tint); color: var(--ink); font: 16px/1.6 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 900px; margin: 0 auto; padding: 2.5rem 2rem 4rem; background: var(--page); }
+main { max-width: 960px; margin: 0 auto; padding: 2.5rem 2rem 4rem; background: var(--page); }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; padding-top: 1.2rem; border-top: 1px solid var(--line); }
 p { margin: .6rem 0; max-width: 72ch; }
@@ -23,7 +23,7 @@ nav a { display: block; color: var(--accent); text-decoration: none; padding: .1
 table { border-collapse: collapse; margin: 1rem 0; font-size: .92rem; display: block; overflow-x: auto; }
 th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
 code, pre { font: .88em/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, monospace; background: var(--tint); }
 code { padding: .1em .3em; border-radius: 3px; }
 pre { padding: .8rem 1rem; overflow-x: auto; border-radius: 6px; }
@@ -74,12 +74,14 @@ class Page:
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Add a table; numbers are set right-aligned with thousands separators, text may hold HTML."""
-        def cell(value: object) -> str:
-            if isinstance(value, int) and not isinstance(value, bool):
-                return f'<td class="number">{value:,}</td>'
-            return f"<td>{value}</td>"
-        head = "".join(f"<th>{html.escape(h)}</th>" for h in header)
-        body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+        rows = [list(row) for row in rows]
+        right = [any(isinstance(row[i], int) for row in rows) for i in range(len(header))]
+        kinds = [' class="number"' if r else "" for r in right]
+
+        def text(value: object) -> str:
+            return f"{value:,}" if isinstance(value, int) else str(value)
+        head = "".join(f"<th{kind}>{html.escape(h)}</th>" for kind, h in zip(kinds, header, strict=True))
+        body = "".join("<tr>" + "".join(f"<td{kind}>{text(v)}</td>" for kind, v in zip(kinds, row, strict=True)) + "</tr>" for row in rows)
         self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def figure(self, path: str | os.PathLike[str], caption: str, *, alt: str = "", width: int | None = None) -> None:

@@ -5,6 +5,7 @@ Every number in the report is computed where it is printed.
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import sys
@@ -206,7 +207,7 @@ def check_gradients(page: Page, model: nn.Sequential, test: Any) -> None:
               f"and to {elements - image.numel():,} of the parameters, was compared with central differences, one element at a time, in "
               f"float64: all {elements:,} agree within 10<sup>−5</sup> + 10<sup>−3</sup> of the value "
               f"({time.perf_counter() - started:.0f} s). A wrong one would have stopped the tour.")
-    page.code("tg.autograd.gradcheck(lambda image, *parameters: (model(image) * cotangent).sum(), (image, *parameters))")
+    page.code("tg.autograd.gradcheck(\n    lambda image, *parameters: (model(image) * cotangent).sum(), (image, *parameters))")
 
 
 def draw_graphs(page: Page, folder: Path, model: nn.Sequential, test: Any) -> None:
@@ -218,12 +219,13 @@ def draw_graphs(page: Page, folder: Path, model: nn.Sequential, test: Any) -> No
         draw.save(picture, folder / f"model.{suffix}")
     page.text("The layers, their output shapes and parameters:")
     page.figure(folder / "model.svg", "The network, drawn from one run of it.", alt="graph of the layers")
-    loss = F.cross_entropy(model(images), labels)
-    tape = draw.graph(loss, params=dict(model.named_parameters()))
+    learner = copy.deepcopy(model).train()     # a copy: a run in training mode moves the running statistics
+    loss = F.cross_entropy(learner(images), labels)
+    tape = draw.graph(loss, params=dict(learner.named_parameters()))
     for suffix in ("svg", "png"):
         draw.save(tape, folder / f"graph.{suffix}")
-    page.text("And the same network as the engine records it, for a loss on eight digits: every operation, and what it keeps until backward "
-              "has passed it.")
+    page.text("And the same network in training, as the engine records it for a loss on eight digits: every operation, and what it keeps until "
+              "backward has passed it.")
     page.figure(folder / "graph.svg", "The recorded operations of one loss.", alt="graph of the recorded operations")
 
 

@@ -38,7 +38,7 @@ def negated(right, **_):
 
 def one_element_doubled(right, **_):
     mask = np.ones(right.shape)
-    mask.reshape(-1)[:1] = 2
+    mask.reshape(-1)[right.numel() // 2 : right.numel() // 2 + 1] = 2      # in the middle: a border may meet padding only
     return right * mask
 
 
@@ -54,7 +54,7 @@ def plant_detached(monkeypatch, name, argument, value):
 
     @functools.wraps(right)
     def rule(*values):
-        return right(*(v.detach() if n == value else v for n, v in zip(names, values, strict=False)))
+        return right(*(v.detach() if n == value and isinstance(v, tg.Tensor) else v for n, v in zip(names, values, strict=False)))
 
     monkeypatch.setitem(p.rules, argument, Rule(rule, p))
 
@@ -67,15 +67,13 @@ WRONG_AT_ONCE = {
         ("_conv2d_input_grad", 0), ("_conv2d_weight_grad", 1), ("_scatter_add", 0), ("_channel_affine", 1), ("_surviving", 0))},
     **{f"{name}-{i}-sign": (name, i, negated) for name, i in (("sub", 1), ("cos", 0), ("acos", 0), ("atan2", 1), ("logsigmoid", 0))},
     **{f"{name}-{i}-one-element": (name, i, one_element_doubled) for name, i in (
-        ("tanh", 0), ("_conv2d", 1), ("_conv2d", 0), ("_reshape", 0), ("_pad", 0), ("_fold", 0), ("_logsumexp", 0))},
+        ("tanh", 0), ("_conv2d", 1), ("_conv2d", 0), ("_reshape", 0), ("_pad", 0), ("_unfold", 0), ("_logsumexp", 0))},
     **{f"{name}-{i}-passes-g-on": (name, i, untouched) for name, i in (
         ("_flip", 0), ("relu", 0), ("abs", 0), ("clamp", 0), ("_log_softmax", 0), ("sigmoid", 0), ("erf", 0))},
     "matmul-not-transposed": ("_matmul", 0, lambda right, g, y: registry["_matmul"](g, y) if y.shape[-1] == y.shape[-2] else right * 2),
     "permute-by-the-same-dims": ("_permute", 0, lambda right, g, dims: registry["_permute"](g, dims=dims).reshape(right.shape)),
     "cumsum-not-reversed": ("_cumsum", 0, lambda right, g, dim, reverse: registry["_cumsum"](g, dim=dim, reverse=reverse)),
-    "broadcast-takes-one-instead-of-the-sum": ("_broadcast_to", 0, lambda right, g, x_shape: g[(0,) * (g.ndim - len(x_shape))].amax(
-        [i for i, n in enumerate(x_shape) if n == 1 and g.shape[i + g.ndim - len(x_shape)] != 1], keepdim=True).reshape(x_shape)
-        if g.numel() and x_shape not in ((), (0, 2)) else right),
+    "broadcast-averages-instead-of-summing": ("_broadcast_to", 0, lambda right, g, x_shape: right * (right.numel() / max(g.numel(), 1))),
     "tan-drops-a-term": ("tan", 0, lambda right, g, out: g * out * out),
     "softmax-drops-a-term": ("_softmax", 0, lambda right, g, out, dim: g * out),
     "where-swapped": ("where", 1, lambda right, g, condition: tg.where(condition, 0.0, g)),
@@ -112,16 +110,15 @@ WRONG_AT_SECOND_ORDER = [
 ]
 
 
-def objections(check, name):
-    """The samples of the primitive at which the check raises."""
-    caught = []
+def objection(check, name):
+    """What the check says of the first sample of the primitive at which it raises; None if it is content with all."""
     for sample in SAMPLES[name]:
         try:
             if sample.order:
                 check(sample.run, sample.tensors())
         except GradcheckError as error:
-            caught.append(str(error))
-    return caught
+            return str(error)
+    return None
 
 
 def test_there_are_enough_of_them():
@@ -132,9 +129,9 @@ def test_there_are_enough_of_them():
 def test_gradcheck_catches(which, monkeypatch):
     name, argument, wrong = WRONG_AT_ONCE[which]
     plant(monkeypatch, name, argument, wrong)
-    caught = objections(gradcheck, name)
-    assert caught, "no sample shows the wrong rule"
-    assert any("wrong rule" in message or "not the sum" in message or "not finite" in message for message in caught)
+    message = objection(gradcheck, name)
+    assert message is not None, "no sample shows the wrong rule"
+    assert "wrong rule" in message
 
 
 @pytest.mark.parametrize(("name", "argument", "value"), WRONG_AT_SECOND_ORDER)
@@ -143,22 +140,22 @@ def test_only_gradgradcheck_catches(name, argument, value, monkeypatch):
         plant(monkeypatch, name, argument, lambda right, **_: right.detach())
     else:
         plant_detached(monkeypatch, name, argument, value)
-    assert objections(gradcheck, name) == []
-    assert objections(gradgradcheck, name)
+    assert objection(gradcheck, name) is None
+    assert objection(gradgradcheck, name) is not None
 
 
 def test_a_wrong_term_in_batch_norms_second_derivative_shows_at_second_order_only(monkeypatch):
-    plant(monkeypatch, "_batch_norm_grad", None, lambda right, **_: (right[0], right[1] * 1.01, right[2]))
-    assert objections(gradcheck, "_batch_norm") == []
-    assert objections(gradgradcheck, "_batch_norm")
-    assert objections(gradcheck, "_batch_norm_grad")
+    plant(monkeypatch, "_batch_norm_grad", None, lambda right, **_: (right[0], None if right[1] is None else right[1] * 1.01, right[2]))
+    assert objection(gradcheck, "_batch_norm") is None
+    assert objection(gradgradcheck, "_batch_norm") is not None
+    assert objection(gradcheck, "_batch_norm_grad") is not None
 
 
 def test_the_conv_triad_scaled_deep_down_shows_in_the_primitives_own_sample(monkeypatch):
     plant(monkeypatch, "_conv2d_weight_grad", 0, scaled)
-    assert objections(gradcheck, "_conv2d") == []
-    assert objections(gradgradcheck, "_conv2d")
-    assert objections(gradcheck, "_conv2d_weight_grad")
+    assert objection(gradcheck, "_conv2d") is None
+    assert objection(gradgradcheck, "_conv2d") is not None
+    assert objection(gradcheck, "_conv2d_weight_grad") is not None
 
 
 @pytest.mark.parametrize(("name", "argument"), [("_flip", 0), ("_permute", 0)])
@@ -182,5 +179,5 @@ def test_one_wrong_element_hides_from_one_random_direction(monkeypatch):
     eps = 1e-6
     numeric = float((np.exp(x.numpy() + eps * direction) - np.exp(x.numpy() - eps * direction)).sum() / (2 * eps))
     assert abs(along - numeric) < 0.01 * abs(numeric)
-    with pytest.raises(GradcheckError, match=r"1 of 20 elements .* Worst: d output\[\] / d input\[0\]"):
+    with pytest.raises(GradcheckError, match=r"1 of 20 elements .* Worst: d output\[\] / d input\[10\]"):
         gradcheck(lambda t: t.exp().sum(), x.detach()[:20].clone().requires_grad_())

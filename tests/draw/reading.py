@@ -41,8 +41,10 @@ def read(drawing):
     objects = graph.get("objects", [])
     names = {o["_gvid"]: o["name"] for o in objects}
     nodes = {o["name"]: _lines(o["label"]) for o in objects if not o["name"].startswith("cluster")}
-    boxes = [(_lines(o["label"]), {names[i] for i in o["nodes"]}) for o in objects if o["name"].startswith("cluster")]
-    return Reading(nodes, [(names[e["tail"]], names[e["head"]]) for e in graph.get("edges", [])], boxes, _lines(graph["label"]))
+    boxes = [(_lines(o["label"]), {names[i] for i in o["nodes"]})
+             for o in objects if o["name"].startswith("cluster")]
+    edges = [(names[e["tail"]], names[e["head"]]) for e in graph.get("edges", [])]
+    return Reading(nodes, edges, boxes, _lines(graph["label"]))
 
 
 def svg_text(drawing):

@@ -44,11 +44,11 @@ def test_save_pipe_and_render(engine, drawing, tmp_path, suffix):
     path = draw.save(drawing, tmp_path / f"a.{suffix}")
     assert MAGIC[suffix] in path.read_bytes()[:600]
     assert MAGIC[suffix] in drawing.pipe(suffix)[:600]
-    rendered = drawing.render(tmp_path / "b.gv", format=suffix, cleanup=True)
-    assert rendered == str(tmp_path / f"b.gv.{suffix}") and MAGIC[suffix] in (tmp_path / f"b.gv.{suffix}").read_bytes()[:600]
-    assert not (tmp_path / "b.gv").exists()
-    named = drawing.render(outfile=tmp_path / f"c.{suffix}")
-    assert named == str(tmp_path / f"c.{suffix}") and MAGIC[suffix] in (tmp_path / f"c.{suffix}").read_bytes()[:600]
+    rendered, named = tmp_path / f"b.gv.{suffix}", tmp_path / f"c.{suffix}"
+    assert drawing.render(tmp_path / "b.gv", format=suffix, cleanup=True) == str(rendered)
+    assert MAGIC[suffix] in rendered.read_bytes()[:600] and not (tmp_path / "b.gv").exists()
+    assert drawing.render(outfile=named) == str(named)
+    assert MAGIC[suffix] in named.read_bytes()[:600]
     assert (tmp_path / "c.gv").read_text() == drawing.source
 
 
@@ -72,8 +72,8 @@ def no_engine(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.metadata, "files", missing)
 
 
-@pytest.mark.parametrize("use", [lambda d, p: d.pipe("svg"), lambda d, p: d.render(p / "x.gv"), lambda d, p: d._repr_svg_(),
-                                 lambda d, p: draw.save(d, p / "x.png")])
+@pytest.mark.parametrize("use", [lambda d, p: d.pipe("svg"), lambda d, p: d.render(p / "x.gv"),
+                                 lambda d, p: d._repr_svg_(), lambda d, p: draw.save(d, p / "x.png")])
 def test_without_an_engine_the_error_says_what_to_install(no_engine, drawing, tmp_path, use):
     with pytest.raises(RuntimeError, match=r"pip install 'tinygrad_cnn\[dot\]'.* or install Graphviz"):
         use(drawing, tmp_path)
@@ -87,7 +87,7 @@ def test_source_needs_no_engine(no_engine, drawing, tmp_path, suffix):
 
 def test_formats_that_cannot_be_written(monkeypatch, drawing, tmp_path):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match="graphviz-pure writes svg, png.*not 'pdf'; install Graphviz"):
+    with pytest.raises(ValueError, match=r"graphviz-pure writes svg, png.*not 'pdf'; install Graphviz"):
         draw.save(drawing, tmp_path / "a.pdf")
     with pytest.raises(ValueError, match=r"must end in \.svg"):
         draw.save(drawing, tmp_path / "a")

@@ -22,13 +22,15 @@ def gradient(function, values):
 
 
 @pytest.mark.parametrize(("function", "at", "slope"), [
-    (F.relu, 0.0, 0.0), (F.relu6, 0.0, 0.0), (F.relu6, 6.0, 0.0), (F.relu6, 3.0, 1.0), (F.leaky_relu, 0.0, 0.01), (F.elu, 0.0, 1.0),
+    (F.relu, 0.0, 0.0), (F.relu6, 0.0, 0.0), (F.relu6, 6.0, 0.0), (F.relu6, 3.0, 1.0),
+    (F.leaky_relu, 0.0, 0.01), (F.elu, 0.0, 1.0),
     (F.hardswish, 3.0, 1.0), (F.hardswish, -3.0, 0.0), (F.hardswish, 0.0, 0.5), (F.silu, 0.0, 0.5), (F.gelu, 0.0, 0.5)])
 def test_slopes_at_kinks(function, at, slope):
     assert gradient(function, [at]) == [pytest.approx(slope, abs=1e-15)]
 
 
-@pytest.mark.parametrize("function", [F.relu, F.relu6, F.leaky_relu, F.elu, F.silu, F.gelu, F.hardswish, F.softplus, F.sigmoid, F.tanh])
+@pytest.mark.parametrize("function", [F.relu, F.relu6, F.leaky_relu, F.elu, F.silu, F.gelu, F.hardswish, F.softplus,
+                                      F.sigmoid, F.tanh])
 def test_nan_stays_nan(function):
     assert math.isnan(function(tg.tensor([math.nan])).item())
 
@@ -108,8 +110,9 @@ def test_dropout_in_evaluation_is_the_identity():
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
-@pytest.mark.parametrize("make", [lambda p: F.dropout(tg.ones(2), p), lambda p: F.dropout(tg.ones(2), p, training=False), nn.Dropout,
-                                  nn.Dropout2d, lambda p: F.dropout2d(tg.ones(1, 1, 2, 2), p, training=False)])
+@pytest.mark.parametrize("make", [lambda p: F.dropout(tg.ones(2), p),
+                                  lambda p: F.dropout(tg.ones(2), p, training=False), nn.Dropout, nn.Dropout2d,
+                                  lambda p: F.dropout2d(tg.ones(1, 1, 2, 2), p, training=False)])
 def test_probabilities_out_of_range(make, p):
     with pytest.raises(ValueError, match="p is a probability"):
         make(p)
@@ -169,14 +172,15 @@ def test_normalize_and_cosine_similarity():
     np.testing.assert_allclose(y.numpy(), [[0.6, 0.8], [0, 0]], rtol=1e-6)
     y.sum().backward()
     assert np.isfinite(x.grad.numpy()).all()
-    np.testing.assert_allclose(F.cosine_similarity(tg.tensor([[1.0, 0], [1, 1]]), tg.tensor([[0.0, 2], [3, 3]])).numpy(), [0, 1], atol=1e-6)
+    cosines = F.cosine_similarity(tg.tensor([[1.0, 0], [1, 1]]), tg.tensor([[0.0, 2], [3, 3]]))
+    np.testing.assert_allclose(cosines.numpy(), [0, 1], atol=1e-6)
 
 
 # ---- padding, rearranging -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mode", "numpy_mode"), [("constant", "constant"), ("reflect", "reflect"), ("replicate", "edge"),
-                                                  ("circular", "wrap")])
+@pytest.mark.parametrize(("mode", "numpy_mode"), [("constant", "constant"), ("reflect", "reflect"),
+                                                  ("replicate", "edge"), ("circular", "wrap")])
 @pytest.mark.parametrize("widths", [(0, 0), (2, 1), (0, 3, 1, 0), (3, 3, 2, 1), (1, 1, 0, 0, 1, 1)])
 def test_pad_as_numpy(mode, numpy_mode, widths):
     x = rng.standard_normal((2, 2, 3, 4))
@@ -219,7 +223,8 @@ def test_one_pixel_through_a_locally_connected_layer():
     assert layer.output_size == (3, 3)
     wanted = np.zeros((2, 3, 3, 3))
     for n, k, i, j in np.ndindex(2, 3, 3, 3):
-        wanted[n, k, i, j] = (padded[n, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 2] * weight[k, :, :, :, i, j]).sum() + bias[k, i, j]
+        window = padded[n, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 2]
+        wanted[n, k, i, j] = (window * weight[k, :, :, :, i, j]).sum() + bias[k, i, j]
     np.testing.assert_allclose(layer(tg.tensor(x)).numpy(), wanted, rtol=1e-12, atol=1e-13)
 
 
@@ -239,8 +244,9 @@ def test_gradients_of_a_locally_connected_layer():
     assert tg.autograd.gradcheck(lambda x, w, b: F.local_conv2d(x, w, b, 2, 1, 2), (x, layer.weight, layer.bias))
 
 
-@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(3, 4, 3), nn.LocallyConnected2d(3, 4, 6, 3), nn.MaxPool2d(2),
-                                   nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2), nn.Upsample(scale_factor=2), nn.GroupNorm(1, 3),
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(3, 4, 3), nn.LocallyConnected2d(3, 4, 6, 3),
+                                   nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2),
+                                   nn.Upsample(scale_factor=2), nn.GroupNorm(1, 3),
                                    nn.LayerNorm(6), nn.Dropout2d(), nn.Flatten(), nn.ReLU(), nn.Softmax(1)],
                          ids=lambda layer: type(layer).__name__)
 def test_empty_batches(layer):

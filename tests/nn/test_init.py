@@ -65,12 +65,12 @@ def truncated_mean(mean, std, a, b):
     return mean + std * (phi[0] - phi[1]) / (cdf[1] - cdf[0])
 
 
-@pytest.mark.parametrize(("mean", "std", "a", "b"), [(0, 1, -2, 2), (0.5, 2, -0.5, 3), (0, 1, 0.5, 1), (0, 1, 1.9, 2.5), (3, 1, 1, 1.5),
-                                                     (0, 0.02, -2, 2)])
+@pytest.mark.parametrize(("mean", "std", "a", "b"), [(0, 1, -2, 2), (0.5, 2, -0.5, 3), (0, 1, 0.5, 1), (0, 1, 1.9, 2.5),
+                                                     (3, 1, 1, 1.5), (0, 0.02, -2, 2)])
 def test_truncated_normal(mean, std, a, b):
     w = init.trunc_normal_(tg.zeros(200, 300), mean, std, a, b).numpy()
     assert w.min() >= np.float32(a) and w.max() <= np.float32(b)
-    assert w.mean() == pytest.approx(truncated_mean(mean, std, a, b), abs=5 * w.std() / math.sqrt(w.size))
+    assert w.mean() == pytest.approx(truncated_mean(mean, std, a, b), abs=5 * float(w.std()) / math.sqrt(w.size))
 
 
 def test_constants():
@@ -102,7 +102,8 @@ def test_dirac_passes_channels_through():
 
 
 @pytest.mark.parametrize(("layer", "fan_in"), [
-    (lambda: nn.Linear(300, 200), 300), (lambda: nn.Conv2d(40, 60, (3, 5)), 600), (lambda: nn.Conv2d(40, 80, 5, groups=4), 250),
+    (lambda: nn.Linear(300, 200), 300), (lambda: nn.Conv2d(40, 60, (3, 5)), 600),
+    (lambda: nn.Conv2d(40, 80, 5, groups=4), 250),
     (lambda: nn.ConvTranspose2d(60, 40, 5), 1000), (lambda: nn.LocallyConnected2d(4, 10, 20, 5), 100)])
 def test_default_distribution(layer, fan_in):
     made = [layer() for _ in range(4)]
@@ -139,7 +140,10 @@ def test_empty_tensors_are_left_alone():
     (lambda: init.kaiming_normal_(tg.zeros(3, 3), nonlinearity="swish"), "unknown nonlinearity 'swish'"),
     (lambda: init.xavier_uniform_(tg.zeros(3)), "at least 2 dims"),
     (lambda: init.normal_(tg.zeros(3), std=-1), "std must be 0 or more"),
+    (lambda: init.uniform_(tg.zeros(3), 1, 0), "a <= b"),
     (lambda: init.trunc_normal_(tg.zeros(3), a=1, b=1), "a < b"),
+    (lambda: init.trunc_normal_(tg.zeros(3), std=math.nan), "std > 0"),
+    (lambda: init.trunc_normal_(tg.zeros(3), math.nan), "more than 2 std outside"),
     (lambda: init.trunc_normal_(tg.zeros(3), 5, 1, 0, 1), "more than 2 std outside"),
     (lambda: init.eye_(tg.zeros(3)), "2 dims"),
     (lambda: init.dirac_(tg.zeros(3, 3)), "3, 4 or 5 dims"),
@@ -153,8 +157,9 @@ def test_bad_arguments(call, message):
 
 def test_gains_and_dirac_against_torch():
     torch = pytest.importorskip("torch")
-    for name, param in (("linear", None), ("conv2d", None), ("sigmoid", None), ("tanh", None), ("relu", None), ("leaky_relu", None),
-                        ("leaky_relu", 0.3), ("selu", None)):
+    for name, param in (("linear", None), ("conv2d", None), ("sigmoid", None), ("tanh", None), ("relu", None),
+                        ("leaky_relu", None), ("leaky_relu", 0.3), ("selu", None)):
         assert init.calculate_gain(name, param) == pytest.approx(torch.nn.init.calculate_gain(name, param), rel=1e-15)
     for shape, groups in (((4, 6, 3, 3), 1), ((6, 2, 4, 5), 3), ((6, 3, 3), 2)):
-        np.testing.assert_array_equal(init.dirac_(tg.zeros(*shape), groups).numpy(), torch.nn.init.dirac_(torch.zeros(shape), groups).numpy())
+        np.testing.assert_array_equal(init.dirac_(tg.zeros(*shape), groups).numpy(),
+                                      torch.nn.init.dirac_(torch.zeros(shape), groups).numpy())

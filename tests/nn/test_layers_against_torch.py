@@ -26,7 +26,8 @@ LAYERS = [
     ("Conv2d", (4, 2, 3), {"padding": (1, 2), "padding_mode": "circular"}, IMAGE),
     ("Conv2d", (4, 2, (2, 4)), {"padding": "same", "padding_mode": "reflect"}, IMAGE),
     ("ConvTranspose2d", (4, 6, 3), {}, IMAGE),
-    ("ConvTranspose2d", (4, 6, (3, 2)), {"stride": (2, 3), "padding": 1, "output_padding": (1, 2), "groups": 2, "dilation": 2}, IMAGE),
+    ("ConvTranspose2d", (4, 6, (3, 2)),
+     {"stride": (2, 3), "padding": 1, "output_padding": (1, 2), "groups": 2, "dilation": 2}, IMAGE),
     ("ConvTranspose2d", (4, 6, 3), {"bias": False}, IMAGE),
     ("Unfold", (3,), {"padding": 1, "stride": 2}, IMAGE),
     ("Fold", ((4, 5), (2, 2)), {"padding": 1, "stride": (2, 1)}, (2, 8, 18)),
@@ -84,7 +85,7 @@ IDS = [f"{name}-{i}" for i, (name, *_) in enumerate(LAYERS)]
 
 
 def both(name, args, options):
-    """The layer twice, ours with PyTorch's values loaded by key, all in float64; running statistics are not at their start."""
+    """The layer twice, ours with PyTorch's values loaded by key, in float64; running statistics not at their start."""
     theirs = getattr(torch.nn, name)(*args, **options).double()
     with torch.no_grad():
         for value in (*theirs.parameters(), *theirs.buffers()):
@@ -159,7 +160,8 @@ def nested(n):
     block = n.Sequential(n.Conv2d(4, 4, 3, padding=1, bias=False), n.BatchNorm2d(4), n.ReLU(inplace=True))
     heads = n.ModuleDict({"digit": n.Linear(8, 10), "parity": n.Sequential(n.Dropout(0.2), n.Linear(8, 2))})
     same = n.ModuleList([n.Linear(3, 3), n.Linear(3, 3), n.ReLU(), n.Sequential(n.Tanh()), n.Sequential(n.Tanh())])
-    return n.Sequential(block, n.MaxPool2d(2), n.Flatten(), heads, same, n.Sequential(), n.ModuleList(), n.Upsample(scale_factor=2))
+    return n.Sequential(block, n.MaxPool2d(2), n.Flatten(), heads, same, n.Sequential(), n.ModuleList(),
+                        n.Upsample(scale_factor=2))
 
 
 def test_nested_model_prints_and_names_as_pytorch():
@@ -173,8 +175,8 @@ def test_nested_model_prints_and_names_as_pytorch():
 
 
 def network(n):
-    return n.Sequential(n.Conv2d(1, 4, 3, padding=1), n.BatchNorm2d(4), n.ReLU(), n.MaxPool2d(2), n.Conv2d(4, 8, 3, stride=2),
-                        n.GELU(), n.AdaptiveAvgPool2d(2), n.Flatten(), n.Linear(32, 5))
+    return n.Sequential(n.Conv2d(1, 4, 3, padding=1), n.BatchNorm2d(4), n.ReLU(), n.MaxPool2d(2),
+                        n.Conv2d(4, 8, 3, stride=2), n.GELU(), n.AdaptiveAvgPool2d(2), n.Flatten(), n.Linear(32, 5))
 
 
 def test_training_follows_pytorch_step_by_step():

@@ -126,7 +126,8 @@ def test_bad_class_targets(loss, target, error, message):
 
 
 @pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss, F.huber_loss, F.smooth_l1_loss, F.binary_cross_entropy,
-                                  F.binary_cross_entropy_with_logits, nn.MSELoss(), nn.L1Loss(), nn.BCEWithLogitsLoss()])
+                                  F.binary_cross_entropy_with_logits, nn.MSELoss(), nn.L1Loss(),
+                                  nn.BCEWithLogitsLoss()])
 def test_shapes_that_would_broadcast_raise(loss):
     with pytest.raises(ValueError, match=r"input has shape \(4, 1\), target \(4,\)"):
         loss(tg.full((4, 1), 0.5), tg.full((4,), 0.5))
@@ -137,7 +138,8 @@ def test_shapes_that_would_broadcast_raise(loss):
     (lambda: F.mse_loss(tg.zeros(2), tg.zeros(2), reduction="avg"), ValueError, "reduction"),
     (lambda: nn.MSELoss(reduction="avg"), ValueError, "MSELoss: reduction"),
     (lambda: F.cross_entropy(tg.zeros(2, 3), t([0, 1]), label_smoothing=1.5), ValueError, "label_smoothing"),
-    (lambda: F.cross_entropy(tg.zeros(2, 3), t([0, 1]), tg.ones(2)), ValueError, "weight must have one entry for each of the 3"),
+    (lambda: F.cross_entropy(tg.zeros(2, 3), t([0, 1]), tg.ones(2)), ValueError,
+     "weight must have one entry for each of the 3"),
     (lambda: F.cross_entropy(tg.zeros(2, 3, dtype=tg.int64), t([0, 1])), TypeError, "input must be float"),
     (lambda: F.mse_loss(tg.zeros(2, dtype=tg.int64), tg.zeros(2)), TypeError, "input must be float"),
     (lambda: F.cross_entropy(tg.tensor(1.0), t(0)), ValueError, "0-d"),
@@ -147,7 +149,8 @@ def test_shapes_that_would_broadcast_raise(loss):
     (lambda: F.huber_loss(tg.zeros(2), tg.zeros(2), delta=0), ValueError, "delta"),
     (lambda: F.smooth_l1_loss(tg.zeros(2), tg.zeros(2), beta=-1), ValueError, "beta"),
     (lambda: F.mse_loss(None, tg.zeros(2)), TypeError, "mse_loss: input must be a Tensor, got NoneType"),
-    (lambda: F.cross_entropy(np.zeros((2, 3)), t([0, 1])), TypeError, "cross_entropy: input must be a Tensor, got ndarray"),
+    (lambda: F.cross_entropy(np.zeros((2, 3)), t([0, 1])), TypeError,
+     "cross_entropy: input must be a Tensor, got ndarray"),
 ])
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
@@ -184,12 +187,15 @@ def test_class_losses_against_torch(shape, target_shape, options, reduction):
     options = dict(options)
     weight = rng.random(4) if options.pop("weight", False) else None
     for name, smoothing in (("cross_entropy", {}), ("cross_entropy", {"label_smoothing": 0.3}), ("nll_loss", {})):
-        def ours(x, y, name=name, extra=smoothing):
-            return getattr(F, name)(x, y, None if weight is None else tg.tensor(weight), reduction=reduction, **options, **extra)
+        settings = {**options, **smoothing, "reduction": reduction}
 
-        def theirs(x, y, name=name, extra=smoothing):
-            return getattr(torch.nn.functional, name)(x, y, None if weight is None else torch.tensor(weight), reduction=reduction,
-                                                      **options, **extra)
+        def ours(x, y, name=name, settings=settings):
+            return getattr(F, name)(x, y, None if weight is None else tg.tensor(weight), **settings)
+
+        def theirs(x, y, name=name, settings=settings):
+            factors = None if weight is None else torch.tensor(weight)
+            return getattr(torch.nn.functional, name)(x, y, factors, **settings)
+
         agree(ours, theirs, scores, labels)
 
 
@@ -202,14 +208,16 @@ def test_probability_targets_against_torch(shape, reduction, smoothing):
     soft = rng.random(shape)
     soft /= soft.sum(axis, keepdims=True)
     for weight in (None, rng.random(4)):
-        agree(nn.CrossEntropyLoss(None if weight is None else tg.tensor(weight), reduction=reduction, label_smoothing=smoothing),
-              torch.nn.CrossEntropyLoss(None if weight is None else torch.tensor(weight), reduction=reduction, label_smoothing=smoothing),
+        settings = {"reduction": reduction, "label_smoothing": smoothing}
+        agree(nn.CrossEntropyLoss(None if weight is None else tg.tensor(weight), **settings),
+              torch.nn.CrossEntropyLoss(None if weight is None else torch.tensor(weight), **settings),
               rng.standard_normal(shape), soft)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize(("name", "options"), [("MSELoss", {}), ("L1Loss", {}), ("SmoothL1Loss", {}), ("SmoothL1Loss", {"beta": 0.3}),
-                                               ("SmoothL1Loss", {"beta": 0}), ("HuberLoss", {"delta": 0.7}), ("BCEWithLogitsLoss", {})])
+@pytest.mark.parametrize(("name", "options"), [("MSELoss", {}), ("L1Loss", {}), ("SmoothL1Loss", {}),
+                                               ("SmoothL1Loss", {"beta": 0.3}), ("SmoothL1Loss", {"beta": 0}),
+                                               ("HuberLoss", {"delta": 0.7}), ("BCEWithLogitsLoss", {})])
 def test_elementwise_losses_against_torch(name, options, reduction):
     torch = pytest.importorskip("torch")
     agree(getattr(nn, name)(reduction=reduction, **options), getattr(torch.nn, name)(reduction=reduction, **options),
@@ -220,7 +228,8 @@ def test_elementwise_losses_against_torch(name, options, reduction):
 def test_binary_losses_with_weights_against_torch(reduction):
     torch = pytest.importorskip("torch")
     weight, positive = rng.random(4), rng.random(4) + 1
-    agree(nn.BCELoss(tg.tensor(weight), reduction=reduction), torch.nn.BCELoss(torch.tensor(weight), reduction=reduction),
+    agree(nn.BCELoss(tg.tensor(weight), reduction=reduction),
+          torch.nn.BCELoss(torch.tensor(weight), reduction=reduction),
           rng.random((3, 4)) * 0.9 + 0.05, rng.random((3, 4)))
     agree(nn.BCEWithLogitsLoss(tg.tensor(weight), reduction=reduction, pos_weight=tg.tensor(positive)),
           torch.nn.BCEWithLogitsLoss(torch.tensor(weight), reduction=reduction, pos_weight=torch.tensor(positive)),

@@ -30,7 +30,8 @@ class Net(nn.Module):
 
 def digest(module):
     """What load_state_dict must not change on an error: every value, and which objects hold them."""
-    return [(k, id(p), hashlib.sha256(p.numpy().tobytes()).hexdigest()) for k, p in (*module.named_parameters(), *module.named_buffers())]
+    return [(k, id(p), hashlib.sha256(p.numpy().tobytes()).hexdigest())
+            for k, p in (*module.named_parameters(), *module.named_buffers())]
 
 
 # ---- parameters -----------------------------------------------------------------------------------------------------
@@ -67,7 +68,8 @@ def test_integers_do_not_become_trainable():
 
 def test_registration():
     net = Net()
-    assert [name for name, _ in net.named_parameters()] == ["scale", "conv.weight", "conv.bias", "norm.weight", "norm.bias", "head.weight"]
+    assert [name for name, _ in net.named_parameters()] == [
+        "scale", "conv.weight", "conv.bias", "norm.weight", "norm.bias", "head.weight"]
     assert [name for name, _ in net.named_parameters(recurse=False)] == ["scale"]
     assert [name for name, _ in net.named_buffers()] == [
         "mean", "cache", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
@@ -75,14 +77,17 @@ def test_registration():
     assert [name for name, _ in net.named_modules()] == ["", "conv", "norm", "head"]
     assert [name for name, _ in net.named_modules(remove_duplicate=False)] == ["", "conv", "norm", "head", "again"]
     assert [name for name, _ in net.named_parameters(remove_duplicate=False)][-2:] == ["again.weight", "again.bias"]
-    assert list(net.state_dict()) == ["scale", "mean", "conv.weight", "conv.bias", "norm.weight", "norm.bias", "norm.running_mean",
-                                      "norm.running_var", "norm.num_batches_tracked", "head.weight", "again.weight", "again.bias"]
+    assert list(net.state_dict()) == [
+        "scale", "mean", "conv.weight", "conv.bias", "norm.weight", "norm.bias", "norm.running_mean",
+        "norm.running_var", "norm.num_batches_tracked", "head.weight", "again.weight", "again.bias"]
     assert {"scale", "mean", "conv", "forward"} <= set(dir(net))
 
 
 def test_replacing_and_deleting_attributes():
     net = Net()
-    net.head = nn.Linear(4, 5)
+    order = list(net.state_dict())
+    net.conv, net.norm.weight, net.head = nn.Conv2d(3, 4, 3), nn.Parameter(tg.zeros(4)), nn.Linear(4, 5, bias=False)
+    assert list(net.state_dict()) == order      # a replacement keeps its place
     net.mean = tg.ones(3)
     net.scale = None
     del net.again
@@ -95,9 +100,9 @@ def test_replacing_and_deleting_attributes():
 
 
 @pytest.mark.parametrize(("act", "error", "message"), [
-    (lambda n: setattr(n, "conv", 3), TypeError, "cannot assign a int as child module 'conv'"),
-    (lambda n: setattr(n, "scale", tg.ones(1)), TypeError, "cannot assign a Tensor as parameter 'scale'"),
-    (lambda n: setattr(n, "mean", 0.5), TypeError, "cannot assign a float as buffer 'mean'"),
+    (lambda n: setattr(n, "conv", 3), TypeError, "cannot assign 'int' as child module 'conv'"),
+    (lambda n: setattr(n, "scale", tg.ones(1)), TypeError, "cannot assign 'Tensor' as parameter 'scale'"),
+    (lambda n: setattr(n, "mean", 0.5), TypeError, "cannot assign 'float' as buffer 'mean'"),
     (lambda n: n.register_buffer("mean.x", tg.ones(1)), KeyError, "must not be empty or contain a dot"),
     (lambda n: n.register_parameter("", nn.Parameter(tg.ones(1))), KeyError, "must not be empty"),
     (lambda n: n.register_parameter("conv", nn.Parameter(tg.ones(1))), KeyError, "already has an attribute 'conv'"),
@@ -105,7 +110,7 @@ def test_replacing_and_deleting_attributes():
     (lambda n: n.register_buffer("forward", tg.ones(1)), KeyError, "already has"),
     (lambda n: n.register_buffer("b", np.ones(1)), TypeError, "must be a Tensor or None, got ndarray"),
     (lambda n: n.add_module("m", nn.ReLU), TypeError, "must be a Module or None, got type"),
-    (lambda n: n.add_module(3, nn.ReLU()), TypeError, "name must be a string"),
+    (lambda n: n.add_module(3, nn.ReLU()), TypeError, "must be a string"),
     (lambda n: n.nothing, AttributeError, "'Net' object has no attribute 'nothing'"),
     (lambda n: delattr(n, "nothing"), AttributeError, "nothing"),
     (lambda n: n.get_submodule("conv.x"), AttributeError, "Conv2d has no module 'x'"),
@@ -185,6 +190,7 @@ def test_conversion_keeps_the_parameters_and_their_layout():
     assert net.conv.weight.numpy().transpose(2, 3, 1, 0).flags.c_contiguous      # as the kernels read it
     assert net.to(tg.float32).scale.dtype == tg.float32
     assert net.to("cpu") is net
+    assert net.to("cpu", tg.float64).scale.dtype == tg.float64
 
 
 def test_converting_between_forward_and_backward_is_noticed():
@@ -209,7 +215,8 @@ def test_state_dict_shares_memory_and_is_detached():
     assert list(net.head.state_dict(prefix="a.")) == ["a.weight"]
 
 
-@pytest.mark.parametrize("convert", [lambda v: v, lambda v: v.numpy(), lambda v: v.numpy().astype(np.float64) if v.ndim else v])
+@pytest.mark.parametrize("convert", [lambda v: v, lambda v: v.numpy(),
+                                     lambda v: v.numpy().astype(np.float64) if v.ndim else v])
 def test_load_state_dict_round_trip(convert):
     a, b = Net(), Net()
     a(tg.randn(4, 3, 5, 5))
@@ -231,13 +238,14 @@ def test_load_state_dict_lists_every_error_and_changes_nothing(strict):
     before = digest(net)
     state = dict(Net().state_dict())
     del state["conv.bias"], state["scale"]
-    state.update({"extra": tg.ones(1), "conv.weight": tg.ones(4, 3, 2, 2), "head.weight": "text", "mean": np.array([1j] * 3),
-                  "norm.num_batches_tracked": tg.tensor(1.5), "norm.weight": tg.ones(1)})
+    state.update({"extra": tg.ones(1), "conv.weight": tg.ones(4, 3, 2, 2), "head.weight": "text",
+                  "mean": np.array([1j] * 3), "norm.num_batches_tracked": tg.tensor(1.5), "norm.weight": tg.ones(1)})
     with pytest.raises(RuntimeError, match=r"Error\(s\) in loading state_dict for Net:") as caught:
         net.load_state_dict(state, strict=strict)
     message = str(caught.value)
     for part in ("size mismatch for conv.weight: the state_dict has shape (4, 3, 2, 2), the model (4, 3, 3, 3)",
-                 "wrong type for head.weight: wanted a Tensor or a NumPy array of numbers, got str", "wrong type for mean",
+                 "wrong type for head.weight: wanted a Tensor or a NumPy array of numbers, got str",
+                 "wrong type for mean",
                  "wrong type for norm.num_batches_tracked: the state_dict has float32, the model int64",
                  "size mismatch for norm.weight"):
         assert part in message
@@ -280,7 +288,8 @@ def test_loading_pytorch_weights_by_key():
 # ---- copies ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))],
+                         ids=["deepcopy", "pickle"])
 def test_copies_are_independent(duplicate):
     net = Net().eval()
     net.conv.bias.requires_grad_(False)

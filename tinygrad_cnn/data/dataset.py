@@ -82,7 +82,7 @@ class Subset(Dataset):
         IndexError: an index out of range.
     """
 
-    def __init__(self, dataset: Any, indices: Sequence[int]):
+    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray):
         chosen = np.asarray(indices)
         if chosen.ndim != 1 or chosen.dtype.kind not in "iu" and chosen.size:
             raise TypeError(f"Subset: indices must be a list of ints, got {indices!r:.80}")

@@ -46,8 +46,12 @@ class DataLoader:
             raise ValueError(f"DataLoader: num_workers must be 0, got {num_workers!r}; batches are loaded in this process")
         if collate_fn is not None and not callable(collate_fn):
             raise TypeError(f"DataLoader: collate_fn must be a function, got {collate_fn!r}")
-        self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, int(batch_size), bool(shuffle), bool(drop_last)
-        self.num_workers, self.collate_fn = 0, collate_fn
+        self.dataset = dataset
+        self.batch_size = int(batch_size)
+        self.shuffle = bool(shuffle)
+        self.drop_last = bool(drop_last)
+        self.num_workers = 0
+        self.collate_fn = collate_fn
         self.generator = None if generator is None else as_generator("DataLoader", generator)
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
-"""A model's layers as a picture: one forward pass is watched through hooks, and its tape tells what feeds what."""
+"""A model's layers as a picture: one forward pass is watched, and its tape tells what feeds what."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 from bisect import bisect_left
@@ -69,8 +70,8 @@ def model(model: Module, x: Any, *, depth: int | None = None, max_nodes: int = M
         with _Untouched(model), enable_grad():
             outputs = watch.run(arguments)
     except Exception as error:
-        failed = next((call for call in reversed(watch.stack) if not call.hidden), None)
-        if failed is not None:
+        if watch.failed is not None:
+            failed = watch.failed[1]
             got = ", ".join(shape_text(t.shape) for t in failed.received) or "no tensor"
             error.add_note(f"draw.model: raised in {failed.where()}, which got {got}. The exception's attribute "
                            "`drawing` shows the layers up to there: draw.save(error.drawing, 'failed.svg')")
@@ -133,7 +134,6 @@ class _Call:
     name: str
     parent: _Call | None
     whole: bool                                # drawn as one node; else a box
-    hidden: bool                               # inside a module that is drawn as one node
     number: int                                # 1 for the module's first call
     received: list[Tensor]
     start: int
@@ -147,7 +147,7 @@ class _Call:
 
 
 class _Watch:
-    """Hooks on every module that is drawn, and what they saw."""
+    """Watches the calls of modules during one forward pass, and keeps track of which tensor came from where."""
 
     def __init__(self, model: Module, depth: int | None):
         self.model = model
@@ -155,21 +155,24 @@ class _Watch:
         levels = {m: name.count(".") + 1 if name else 0 for m, name in self.names.items()}
         self.whole = {m for m in self.names
                       if next(m.children(), None) is None or (depth is not None and levels[m] >= depth)}
-        self.calls: list[_Call] = []           # in order of start, hidden ones left out
-        self.stack: list[_Call] = []
+        self.calls: list[_Call] = []           # in order of start
+        self.stack: list[_Call] = []           # those that have not returned
+        self.failed: tuple[Exception, _Call] | None = None
         self.places: dict[Any, Any] = {}       # by storage or, for sources, by node of the tape
         self.alive: list[Tensor] = []          # the ids of storages stay unique while their tensors live
 
-    def run(self, inputs: list[Any]) -> Any:
-        """The forward, with the hooks in place only meanwhile."""
-        handles: list[Any] = []
+    def run(self, arguments: list[Any]) -> Any:
+        """The model's forward, every module's own being watched meanwhile."""
+        own = [(module, module.__dict__.get("forward")) for module in self.names]
         try:
             for module in self.names:
-                handles += [module.register_forward_pre_hook(self._before), module.register_forward_hook(self._after)]
-            return self.model(*inputs)
+                module.__dict__["forward"] = functools.partial(self._watched, module, module.forward)
+            return self.model(*arguments)
         finally:
-            for handle in handles:
-                handle.remove()
+            for module, forward in own:
+                module.__dict__.pop("forward", None)
+                if forward is not None:
+                    module.__dict__["forward"] = forward
 
     def source(self, value: Tensor, place: Any) -> Tensor:
         """A copy whose history starts here, at a place of the drawing; no leaf, so that it may be written in place."""
@@ -186,27 +189,27 @@ class _Watch:
         self.places[id(value._storage)] = place
         self.alive.append(value)
 
-    def _before(self, module: Module, args: tuple[Any, ...]) -> None:
+    def _watched(self, module: Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A module's forward, noted down as a call unless it happens inside a module that is drawn as one node."""
         parent = self.stack[-1] if self.stack else None
-        hidden = parent is not None and (parent.hidden or parent.whole)
+        if parent is not None and parent.whole:
+            return forward(*args, **kwargs)
         number = 1 + sum(call.module is module for call in self.calls)
-        received = [] if hidden else list(tensors_in(args))
-        call = _Call(module, self.names[module], parent, module in self.whole, hidden, number, received,
+        call = _Call(module, self.names[module], parent, module in self.whole, number, list(tensors_in((args, kwargs))),
                      Storage().serial)
+        self.calls.append(call)
         self.stack.append(call)
-        if not hidden:
-            self.calls.append(call)
-
-    def _after(self, module: Module, args: tuple[Any, ...], output: Any) -> Any:
-        while self.stack[-1].module is not module:         # calls whose error the model caught
-            self.stack.pop().end = Storage().serial
-        call = self.stack.pop()
-        if not call.hidden:
+        try:
+            output = forward(*args, **kwargs)
             call.shapes = [t.shape for t in tensors_in(output)]
-            if call.whole:
-                output = _replace(output, lambda t: self._made_by(call, t))
-        call.end = Storage().serial
-        return output
+            return _replace(output, lambda t: self._made_by(call, t)) if call.whole else output
+        except Exception as error:
+            if self.failed is None or self.failed[0] is not error:      # else it came from a module further in
+                self.failed = error, call
+            raise
+        finally:
+            self.stack.pop()
+            call.end = Storage().serial
 
     def _made_by(self, call: _Call, t: Tensor) -> Tensor:
         """The output itself if the call's own ops recorded it, else a copy, to tell it from what the layer got."""

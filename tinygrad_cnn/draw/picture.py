@@ -62,28 +62,28 @@ def _drawing_class() -> Any:
     class Drawing(graphviz.Digraph):
         """A `graphviz.Digraph` that also renders where only the wheel `graphviz-pure` is installed."""
 
-        def pipe(self, format: str | None = None, *args: Any, engine: str | None = None, encoding: str | None = None,
+        def pipe(self, format: str | None = None, *, engine: str | None = None, encoding: str | None = None,
                  **options: Any) -> Any:
             """The picture as bytes, or as text if an encoding is given; see `graphviz.Digraph.pipe`."""
             if find_engine()[1]:
-                return super().pipe(format, *args, engine=engine, encoding=encoding, **options)
+                return super().pipe(format, engine=engine, encoding=encoding, **options)
             picture = _lay_out(self.source, format or self.format, engine or self.engine)
             return picture if encoding is None else picture.decode(encoding)
 
         def render(self, filename: Any = None, directory: Any = None, view: bool = False, cleanup: bool = False,
-                   format: str | None = None, *args: Any, outfile: Any = None, engine: str | None = None,
+                   format: str | None = None, *, outfile: Any = None, engine: str | None = None,
                    **options: Any) -> str:
             """Write source and picture; returns the picture's path. See `graphviz.Digraph.render`."""
             if find_engine()[1]:
-                return super().render(filename, directory, view, cleanup, format, *args, outfile=outfile, engine=engine,
-                                      **options)
+                return super().render(filename, directory=directory, view=view, cleanup=cleanup, format=format,
+                                      outfile=outfile, engine=engine, **options)
             if outfile is not None:
                 outfile = Path(self.directory if directory is None else "", outfile)
                 format = format or outfile.suffix[1:]
                 filename = filename or outfile.with_suffix(".gv")
             format = format or self.format
             picture = _lay_out(self.source, format, engine or self.engine)
-            source = self.save(filename, directory)
+            source = self.save(filename, directory=directory)
             path = str(outfile or f"{source}.{format}")
             Path(path).write_bytes(picture)
             if cleanup:

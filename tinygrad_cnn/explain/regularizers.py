@@ -1,7 +1,8 @@
-"""R(I): what an image loses for not looking like an image. All are 0 or less, in the unit of f.
+"""R(I): what an image loses for not looking like an image. All are 0 or less.
 
-Both are means over an image's pixels and channels, so a weight means the same at every image size: l2(1) takes 1 from f
-for an image whose pixels are all 1 (or -1); total_variation(1) takes 2 for one whose neighbours all differ by 1.
+They are sums over the pixels, as in their papers, so their slope at a pixel does not depend on the image's size:
+-2 weight I for `l2`, a whole multiple of weight from -4 to 4 for `total_variation`. `maximize` weighs that against a slope
+of f of root mean square 1.
 """
 
 from __future__ import annotations
@@ -33,44 +34,41 @@ def _check_weight(function: str, weight: float) -> float:
 
 
 def l2(weight: float) -> Regularizer:
-    """R(I) = -weight * mean(I^2): no pixel goes far from 0.
+    """R(I) = -weight * sum(I^2): no pixel goes far from 0.
 
     Args:
-        weight: units of f per squared unit of pixel value, 0 or more.
+        weight: 0 or more; per squared unit of pixel value.
 
     Example:
         >>> import tinygrad_cnn as tg
         >>> from tinygrad_cnn import explain
         >>> explain.l2(10.0)(tg.full((1, 3, 4, 4), 0.5))
-        tensor([-2.5000], dtype=float32)
+        tensor([-120.], dtype=float32)
 
-    Source: Simonyan, Vedaldi and Zisserman 2013, equation 1, with the mean in place of the sum.
+    Source: Simonyan, Vedaldi and Zisserman 2013, equation 1.
     """
-    weight = _check_weight("l2", weight)
-    return Regularizer(f"l2({weight:g})", weight, lambda image: image.square().mean((1, 2, 3)))
-
-
-def _total_variation(image: Tensor) -> Tensor:
-    down = (image[:, :, 1:] - image[:, :, :-1]).abs().sum((1, 2, 3))
-    right = (image[:, :, :, 1:] - image[:, :, :, :-1]).abs().sum((1, 2, 3))
-    return (down + right) / math.prod(image.shape[1:])
+    return Regularizer(f"l2({weight:g})", _check_weight("l2", weight), lambda image: image.square().sum((1, 2, 3)))
 
 
 def total_variation(weight: float) -> Regularizer:
-    """R(I) = -weight * (sum of |differences| of vertical and horizontal neighbours) / (number of values).
+    """R(I) = -weight * sum of |differences| of vertical and horizontal neighbours.
 
     Smooths noise away and lets edges stand: a step costs its height once, however steep it is.
 
     Args:
-        weight: units of f per unit of pixel value, 0 or more.
+        weight: 0 or more; per unit of pixel value.
 
     Example:
         >>> import tinygrad_cnn as tg
         >>> from tinygrad_cnn import explain
-        >>> explain.total_variation(1.0)(tg.tensor([[[[0., 1.], [0., 3.]]]]))      # -(1 + 3 to the right, 0 + 2 down) / 4
-        tensor([-1.5000], dtype=float32)
+        >>> explain.total_variation(1.0)(tg.tensor([[[[0., 1.], [0., 3.]]]]))      # 1 + 3 to the right, 0 + 2 down
+        tensor([-6.], dtype=float32)
 
     Source: Rudin, Osher and Fatemi 1992, in its anisotropic form; for pictures of networks Mahendran and Vedaldi 2015.
     """
-    weight = _check_weight("total_variation", weight)
-    return Regularizer(f"total_variation({weight:g})", weight, _total_variation)
+    return Regularizer(f"total_variation({weight:g})", _check_weight("total_variation", weight), _variation)
+
+
+def _variation(image: Tensor) -> Tensor:
+    down, right = image[:, :, 1:] - image[:, :, :-1], image[:, :, :, 1:] - image[:, :, :, :-1]
+    return down.abs().sum((1, 2, 3)) + right.abs().sum((1, 2, 3))

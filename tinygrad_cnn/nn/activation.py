@@ -1,4 +1,4 @@
-"""Activation layers. `inplace=` is accepted where PyTorch has it and changes nothing: results are always new tensors."""
+"""Activation layers. `inplace=` is accepted where PyTorch has it and changes nothing: results are new tensors."""
 
 from __future__ import annotations
 

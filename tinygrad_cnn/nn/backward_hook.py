@@ -9,7 +9,7 @@ from ..tensor import Tensor
 
 
 class BackwardWatch:
-    """Watches one call of a module by hooks on views of its inputs and outputs, so that other uses of them do not mix in.
+    """Watches one call of a module by hooks on views of its inputs and outputs, so no other use of them mixes in.
 
     Args:
         module: what the hooks are told they watch.
@@ -36,7 +36,8 @@ class BackwardWatch:
         return passed if isinstance(output, tuple) else passed[0]
 
     @staticmethod
-    def _watch(values: tuple[Any, ...], arrived: Callable[[int, Tensor], Any]) -> tuple[tuple[Any, ...], list[Any], set[int]]:
+    def _watch(values: tuple[Any, ...],
+               arrived: Callable[[int, Tensor], Any]) -> tuple[tuple[Any, ...], list[Any], set[int]]:
         passed, awaited = list(values), set()
         for i, value in enumerate(values):
             if isinstance(value, Tensor) and value.requires_grad:
@@ -72,6 +73,7 @@ class BackwardWatch:
             current = replaced if isinstance(replaced, tuple) else (replaced,)
             if len(self.awaited_inputs) != 1 or len(current) != len(original):
                 raise RuntimeError(
-                    f"register_full_backward_hook: a hook of {type(self.module).__name__} returned {len(current)} gradients for {len(original)} "
-                    f"inputs, {len(self.awaited_inputs)} of which need one; only a single one can be replaced")
+                    f"register_full_backward_hook: a hook of {type(self.module).__name__} returned {len(current)} "
+                    f"gradients for {len(original)} inputs, {len(self.awaited_inputs)} of which need one; "
+                    "only a single one can be replaced")
         return None if current is original else current

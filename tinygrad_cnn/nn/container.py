@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..tensor import Tensor
-from .module import Module, Parameter, _indent
+from .module import Module, indent
+from .state import Parameter
 
 
 def _position(owner: Module, index: int, length: int) -> int:
@@ -93,8 +94,8 @@ class Sequential(_ModuleSequence):
 
     def __init__(self, *args: Any):
         super().__init__()
-        named = args[0].items() if len(args) == 1 and isinstance(args[0], Mapping) else ((str(i), m) for i, m in enumerate(args))
-        for name, module in named:
+        named = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else {str(i): m for i, m in enumerate(args)}
+        for name, module in named.items():
             self.add_module(name, module)
 
     @classmethod
@@ -134,7 +135,8 @@ class ModuleList(_ModuleSequence):
                 runs[-1] = (runs[-1][0], i, text)
             else:
                 runs.append((i, i, text))
-        lines = [f"({a}): {_indent(text)}" if a == b else f"({a}-{b}): {b - a + 1} x {_indent(text)}" for a, b, text in runs]
+        lines = [f"({a}): {indent(text)}" if a == b else f"({a}-{b}): {b - a + 1} x {indent(text)}"
+                 for a, b, text in runs]
         return f"{type(self).__name__}(" + "".join(f"\n  {line}" for line in lines) + ("\n)" if lines else ")")
 
 
@@ -216,7 +218,8 @@ class ParameterList(Module):
         return self._parameters[str(_position(self, index.__index__(), len(self)))]
 
     def __setitem__(self, index: int, value: Tensor) -> None:
-        setattr(self, str(_position(self, index, len(self))), value if isinstance(value, Parameter) else Parameter(value))
+        name = str(_position(self, index, len(self)))
+        setattr(self, name, value if isinstance(value, Parameter) else Parameter(value))
 
     def __len__(self) -> int:
         return len(self._parameters)
@@ -226,4 +229,5 @@ class ParameterList(Module):
 
     def extra_repr(self) -> str:
         """One line per parameter."""
-        return "\n".join(f"({i}): Parameter containing: [{p.dtype} of size {'x'.join(map(str, p.shape))}]" for i, p in enumerate(self))
+        return "\n".join(f"({i}): Parameter containing: [{p.dtype} of size {'x'.join(map(str, p.shape))}]"
+                         for i, p in enumerate(self))

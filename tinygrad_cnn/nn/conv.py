@@ -1,4 +1,4 @@
-"""Convolution layers, and windows as columns. Weights have PyTorch's shape and lie in memory as the kernels read them."""
+"""Convolution layers, and windows as columns. Weights have PyTorch's shape and lie in memory as kernels read them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..ops.geometry import pair
 from ..tensor import Tensor
 from . import functional as F
 from .linear import check_sizes, fan_in_uniform
-from .module import Module, Parameter
+from .module import Module
+from .state import Parameter
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -26,13 +27,14 @@ class _Conv(Module):
 
     padding: Any
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, groups: int,
-                 padding_mode: str):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+                 groups: int, padding_mode: str):
         super().__init__()
         name = type(self).__name__
         check_sizes(name, in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
-            raise ValueError(f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
+            raise ValueError(f"{name}: groups={groups} must divide in_channels={in_channels} and "
+                             f"out_channels={out_channels}")
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"{name}: padding_mode must be one of {PADDING_MODES}, got {padding_mode!r}")
         if isinstance(padding, str) and padding not in ("same", "valid"):
@@ -63,8 +65,9 @@ class _Conv(Module):
 
 
 class Conv2d(_Conv):
-    """Convolution of images with K learned filters as deep as their input: (F F D) K + K parameters for F x F filters on D channels.
+    """Convolution of images with K learned filters as deep as their input.
 
+    F x F filters on D channels have (F * F * D) * K + K parameters.
     Differs from PyTorch only in that `padding="same"` also works with strides.
 
     Args:
@@ -95,11 +98,13 @@ class Conv2d(_Conv):
         ((1, 10, 32, 32), 760)
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-                 groups: int = 1, bias: bool = True, padding_mode: str = "zeros", dtype: Any = np.float32):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+                 dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
+                 dtype: Any = np.float32):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
         if padding == "same" and padding_mode != "zeros" and self.stride != (1, 1):
-            raise ValueError(f"Conv2d: padding='same' with padding_mode={padding_mode!r} needs stride 1, got {self.stride}")
+            raise ValueError(f"Conv2d: padding='same' with padding_mode={padding_mode!r} needs stride 1, got "
+                             f"{self.stride}")
         self.weight = _weight((out_channels, in_channels // groups, *self.kernel_size), dtype)
         self.register_parameter("bias", Parameter(np.empty(out_channels, dtype)) if bias else None)
         self.reset_parameters()
@@ -140,8 +145,9 @@ class ConvTranspose2d(_Conv):
     Source: Zeiler et al. 2010, "Deconvolutional Networks".
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
-                 groups: int = 1, bias: bool = True, dilation: Any = 1, padding_mode: str = "zeros", dtype: Any = np.float32):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+                 output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
+                 padding_mode: str = "zeros", dtype: Any = np.float32):
         if padding_mode != "zeros":
             raise ValueError(f"ConvTranspose2d: padding_mode must be 'zeros', got {padding_mode!r}")
         if isinstance(padding, str):
@@ -153,19 +159,20 @@ class ConvTranspose2d(_Conv):
         self.reset_parameters()
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        """(N, C, H, W) -> (N, K, OH, OW); output_size picks among the sizes that a strided convolution maps to (H, W)."""
+        """(N, C, H, W) -> (N, K, OH, OW); output_size picks among the sizes that a convolution maps to (H, W)."""
         extra = self.output_padding if output_size is None else self._extra(input, output_size)
-        return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,
+                                  self.dilation)
 
     def _extra(self, input: Tensor, output_size: Any) -> tuple[int, ...]:
-        wanted = pair("ConvTranspose2d", "output_size", tuple(output_size)[-2:] if isinstance(output_size, (tuple, list)) else output_size,
-                      minimum=1)
+        last = tuple(output_size)[-2:] if isinstance(output_size, (tuple, list)) else output_size
+        wanted = pair("ConvTranspose2d", "output_size", last, minimum=1)
         least = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in zip(
             input.shape[-2:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
         if any(not a <= w < a + s for a, w, s in zip(least, wanted, self.stride, strict=True)):
             most = [a + s - 1 for a, s in zip(least, self.stride, strict=True)]
-            raise ValueError(f"ConvTranspose2d: output_size {wanted} is out of reach for input of size {input.shape[-2:]}; "
-                             f"wanted {tuple(least)} .. {tuple(most)}")
+            raise ValueError(f"ConvTranspose2d: output_size {wanted} is out of reach for input of size "
+                             f"{input.shape[-2:]}; wanted {tuple(least)} .. {tuple(most)}")
         return tuple(w - a for a, w in zip(least, wanted, strict=True))
 
 

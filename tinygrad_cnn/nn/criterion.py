@@ -1,4 +1,7 @@
-"""Loss functions. They compare equal shapes only: a target that would broadcast raises instead of giving a plausible number."""
+"""Loss functions. They compare equal shapes only: a target that would broadcast raises.
+
+What stands after PyTorch's deprecated arguments size_average and reduce, which do not exist here, is keyword-only.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ def _paired(function: str, input: Tensor, target: Any, reduction: str) -> Tensor
     _check(function, input, reduction)
     target = as_tensor(target)
     if target.shape != input.shape:
-        raise ValueError(f"{function}: input has shape {input.shape}, target {target.shape}; they must be equal, reshape one of them")
+        raise ValueError(f"{function}: input has shape {input.shape}, target {target.shape}; they must be equal, "
+                         "reshape one of them")
     return target
 
 
@@ -46,7 +50,8 @@ def _weighted(function: str, name: str, losses: Any, weight: Any, like: Tensor) 
     fits = factor.ndim <= like.ndim and all(
         n in (1, m) for n, m in zip(factor.shape[::-1], like.shape[::-1], strict=False))
     if not fits:
-        raise ValueError(f"{function}: {name} of shape {factor.shape} does not broadcast to the input's shape {like.shape}")
+        raise ValueError(f"{function}: {name} of shape {factor.shape} does not broadcast to the input's shape "
+                         f"{like.shape}")
     return losses * factor
 
 
@@ -71,7 +76,7 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor
     return _reduced((input - target).abs(), reduction)
 
 
-def huber_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """d^2 / 2 for differences d up to delta, delta (|d| - delta / 2) beyond; arguments as in `mse_loss`.
 
     Source: Huber 1964, "Robust Estimation of a Location Parameter".
@@ -97,8 +102,9 @@ def _floored_log(x: Tensor, log: Any, end: float) -> Tensor:
     return where(x == end, LOG_FLOOR, elementwise.clamp(log(where(x == end, 0.5, x)), min=LOG_FLOOR))
 
 
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean") -> Tensor:
-    """-(t log p + (1 - t) log(1 - p)), logs not below -100. Prefer `binary_cross_entropy_with_logits`, which saturates nowhere.
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *,
+                         reduction: str = "mean") -> Tensor:
+    """-(t log p + (1 - t) log(1 - p)), logs not below -100. `binary_cross_entropy_with_logits` saturates nowhere.
 
     Args:
         input: probabilities, 0 .. 1.
@@ -119,8 +125,8 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     return _reduced(_weighted("binary_cross_entropy", "weight", losses, weight, input), reduction)
 
 
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean",
-                                     pos_weight: Tensor | None = None) -> Tensor:
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, *,
+                                     reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
     """Binary cross-entropy of sigmoid(x), computed from the scores x without overflow.
 
     Args:
@@ -183,10 +189,11 @@ def _labels(function: str, input: Tensor, target: Any, weights: np.ndarray | Non
     axis = _class_axis(function, input)
     classes, wanted = input.shape[axis], input.shape[:axis] + input.shape[axis + 1 :]
     if indices.dtype.kind not in "iu":
-        raise TypeError(f"{function}: target must hold integer class indices, got {indices.dtype} of shape {indices.shape} "
-                        f"for input of shape {input.shape}; convert it with .long()")
+        raise TypeError(f"{function}: target must hold integer class indices, got {indices.dtype} of shape "
+                        f"{indices.shape} for input of shape {input.shape}; convert it with .long()")
     if indices.shape != wanted:
-        raise ValueError(f"{function}: input of shape {input.shape} wants a target of shape {wanted}, got {indices.shape}")
+        raise ValueError(f"{function}: input of shape {input.shape} wants a target of shape {wanted}, got "
+                         f"{indices.shape}")
     ignored = indices == ignore_index
     wrong = indices[~ignored & ((indices < 0) | (indices >= classes))]
     if wrong.size:
@@ -209,11 +216,13 @@ def _class_weights(function: str, input: Tensor, weight: Any) -> np.ndarray | No
     factors = as_tensor(weight).numpy()
     classes = input.shape[_class_axis(function, input)]
     if factors.shape != (classes,):
-        raise ValueError(f"{function}: weight must have one entry for each of the {classes} classes, got shape {factors.shape}")
+        raise ValueError(f"{function}: weight must have one entry for each of the {classes} classes, got shape "
+                         f"{factors.shape}")
     return factors.astype(input.dtype)
 
 
-def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
+             reduction: str = "mean") -> Tensor:
     """The negative log-probability of the right class.
 
     Args:
@@ -233,13 +242,13 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ign
     return labels.reduced(labels.loss(input), reduction)
 
 
-def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean",
-                  label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
+                  reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """-log softmax(x) at the right class, computed without overflow; the usual loss of a classifier.
 
     Args:
         input: scores before softmax, (C,), (N, C) or (N, C, ...), float.
-        target: class indices, (), (N,) or (N, ...), integers in 0 .. C - 1; or class probabilities of input's shape, float.
+        target: class indices, (), (N,) or (N, ...), integers in 0 .. C - 1; or float probabilities of input's shape.
         weight: (C,) factors per class; with indices the mean divides by the sum of those used.
         ignore_index: target indices of this value count for nothing.
         reduction: "mean", "sum" or "none"; the mean over no targets is NaN.

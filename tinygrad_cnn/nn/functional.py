@@ -1,5 +1,5 @@
 """Layers as functions, with PyTorch's names and arguments. Each is a primitive or a composition of primitives, so every
-derivative order works. `inplace=` is accepted where PyTorch has it and changes nothing: results are always new tensors."""
+derivative order works. `inplace=` is accepted where PyTorch has it and changes nothing: results are new tensors."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ from .criterion import (
 )
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "batch_norm", "binary_cross_entropy",
-           "binary_cross_entropy_with_logits", "conv2d", "conv_transpose2d", "cosine_similarity", "cross_entropy", "dropout", "dropout2d",
-           "elu", "fold", "gelu", "group_norm", "hardswish", "huber_loss", "interpolate", "l1_loss", "layer_norm", "leaky_relu", "linear",
-           "local_conv2d", "log_softmax", "logsigmoid", "max_pool2d", "mse_loss", "nll_loss", "normalize", "one_hot", "pad",
-           "pixel_shuffle", "relu", "relu6", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "tanh", "unfold"]
+           "binary_cross_entropy_with_logits", "conv2d", "conv_transpose2d", "cosine_similarity", "cross_entropy",
+           "dropout", "dropout2d", "elu", "fold", "gelu", "group_norm", "hardswish", "huber_loss", "interpolate",
+           "l1_loss", "layer_norm", "leaky_relu", "linear", "local_conv2d", "log_softmax", "logsigmoid", "max_pool2d",
+           "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "relu", "relu6", "sigmoid", "silu",
+           "smooth_l1_loss", "softmax", "softplus", "tanh", "unfold"]
 
 
 # ---- activations ----------------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def _dropped(function: str, input: Tensor, p: float, shape: tuple[int, ...]) -> 
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """In training each element is zero with probability p, and 1 / (1 - p) times itself otherwise; else the input itself.
+    """In training each element is 0 with probability p, else 1 / (1 - p) times itself; in evaluation, the input.
 
     Args:
         input: float tensor.
@@ -189,7 +190,8 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     return out if bias is None else out + bias
 
 
-def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5) -> Tensor:
     """Normalise each sample over groups of neighbouring channels, then scale and shift each channel.
 
     Args:
@@ -205,12 +207,14 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     """
     check_float("group_norm", input=input, weight=weight, bias=bias)
     if input.ndim < 2 or num_groups < 1 or input.shape[1] % num_groups:
-        raise ValueError(f"group_norm: input must be (N, C, ...) with C a multiple of num_groups={num_groups}, got shape {input.shape}")
+        raise ValueError(f"group_norm: input must be (N, C, ...) with C a multiple of num_groups={num_groups}, got "
+                         f"shape {input.shape}")
     n, c = input.shape[:2]
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and value.shape != (c,):
             raise ValueError(f"group_norm: {name} has shape {value.shape}, input has {c} channels")
-    grouped = input.reshape(n, num_groups, math.prod(input.shape[1:]) // num_groups)      # (N, C, ...) -> (N, G, C / G ...)
+    size = math.prod(input.shape[1:]) // num_groups
+    grouped = input.reshape(n, num_groups, size)           # (N, C, ...) -> (N, G, C / G ...)
     out = _standardized(grouped, (2,), eps).reshape(input.shape)
     channels = (1, c, *(1,) * (input.ndim - 2))
     out = out if weight is None else out * weight.reshape(channels)
@@ -223,7 +227,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """The cosine of the angle between two tensors along a dim: -1 .. 1; norms below eps count as eps. Shapes broadcast."""
+    """The cosine of the angle along a dim, -1 .. 1; norms below eps count as eps. Shapes broadcast."""
     return (x1 * x2).sum(dim) / (norm(x1, 2.0, dim).clamp(min=eps) * norm(x2, 2.0, dim).clamp(min=eps))
 
 
@@ -235,7 +239,8 @@ def _edges(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
     n = x.shape[dim]
     limit = {"reflect": n - 1, "replicate": math.inf if n else -1, "circular": n}[mode]
     if min(before, after) < 0 or max(before, after) > limit:
-        raise ValueError(f"pad: mode {mode!r} can add 0 .. {limit} entries on each side of dim {dim} of size {n}, asked for {(before, after)}")
+        raise ValueError(f"pad: mode {mode!r} can add 0 .. {limit} entries on each side of dim {dim} of size {n}, "
+                         f"asked for {(before, after)}")
 
     def part(start: int, stop: int) -> Tensor:
         return x[(*(slice(None),) * dim, slice(start, stop))]
@@ -255,7 +260,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
     Args:
         input: tensor.
-        pad: (before, after) of the last dim, then of the one before it, and so on. Negative numbers crop (constant only).
+        pad: (before, after) of the last dim, then of the one before it, and so on; negative numbers crop (constant).
         mode: "constant", "reflect" (mirror without repeating the edge), "replicate" (repeat the edge) or "circular".
         value: what to fill with, 0 if None; constant only.
 
@@ -270,7 +275,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if mode not in ("constant", "reflect", "replicate", "circular"):
         raise ValueError(f"pad: mode must be 'constant', 'reflect', 'replicate' or 'circular', got {mode!r}")
     if len(pad) % 2 or len(pad) > 2 * input.ndim:
-        raise ValueError(f"pad: wanted (before, after) for at most {input.ndim} dims of an input of shape {input.shape}, got {tuple(pad)}")
+        raise ValueError(f"pad: wanted (before, after) for at most {input.ndim} dims of an input of shape "
+                         f"{input.shape}, got {tuple(pad)}")
     last_first = list(zip(pad[::2], pad[1::2], strict=True))
     if mode == "constant":
         widths = ((0, 0),) * (input.ndim - len(last_first)) + tuple(last_first[::-1])
@@ -289,7 +295,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """
     r = upscale_factor
     if r < 1 or input.ndim < 3 or input.shape[-3] % (r * r):
-        raise ValueError(f"pixel_shuffle: input must be (..., C r^2, H, W) with r = upscale_factor = {r}, got shape {input.shape}")
+        raise ValueError(f"pixel_shuffle: input must be (..., C r^2, H, W) with r = upscale_factor = {r}, got shape "
+                         f"{input.shape}")
     *lead, c, h, w = input.shape
     d = len(lead)
     split = input.reshape(*lead, c // (r * r), r, r, h, w)
@@ -319,5 +326,6 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             raise ValueError("one_hot: num_classes must be given for an empty tensor")
         num_classes = int(indices.max()) + 1
     if indices.size and not 0 <= indices.min() <= indices.max() < num_classes:
-        raise ValueError(f"one_hot: class indices must lie in 0 .. {num_classes - 1}, got {indices.min()} .. {indices.max()}")
+        raise ValueError(f"one_hot: class indices must lie in 0 .. {num_classes - 1}, got {indices.min()} .. "
+                         f"{indices.max()}")
     return Tensor._wrap((indices[..., None] == np.arange(num_classes)).astype(np.int64))

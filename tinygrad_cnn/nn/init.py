@@ -1,4 +1,4 @@
-"""Initial values: every function overwrites a tensor in place, unrecorded, and returns it. `tg.manual_seed` repeats them."""
+"""Initial values: functions that overwrite a tensor in place, unrecorded, and return it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         return math.sqrt(2.0 / (1 + (0.01 if param is None else param) ** 2))
     gains = {"tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 0.75}
     if nonlinearity not in gains:
-        raise ValueError(f"calculate_gain: unknown nonlinearity {nonlinearity!r}; wanted one of {sorted({*linear, *gains, 'leaky_relu'})}")
+        raise ValueError(f"calculate_gain: unknown nonlinearity {nonlinearity!r}; wanted one of "
+                         f"{sorted({*linear, *gains, 'leaky_relu'})}")
     return gains[nonlinearity]
 
 
@@ -50,13 +51,15 @@ def _fan(function: str, tensor: Tensor, mode: str) -> int:
 @no_grad
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fill with uniform random numbers in a .. b."""
+    if not a <= b:
+        raise ValueError(f"uniform_: wanted a <= b, got a={a}, b={b}")
     return tensor.uniform_(a, b)
 
 
 @no_grad
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with normal random numbers; std must be 0 or more."""
-    if std < 0:
+    if not std >= 0:
         raise ValueError(f"normal_: std must be 0 or more, got {std}")
     return tensor.normal_(mean, std)
 
@@ -68,10 +71,11 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     Raises:
         ValueError: a >= b, std <= 0, or a mean more than two std outside of a .. b.
     """
-    if not a < b or std <= 0:
+    if not (a < b and std > 0):
         raise ValueError(f"trunc_normal_: wanted a < b and std > 0, got a={a}, b={b}, std={std}")
-    if mean < a - 2 * std or mean > b + 2 * std:
-        raise ValueError(f"trunc_normal_: mean {mean} lies more than 2 std outside of {a} .. {b}; hardly any draw would be kept")
+    if not a - 2 * std <= mean <= b + 2 * std:
+        raise ValueError(f"trunc_normal_: mean {mean} lies more than 2 std outside of {a} .. {b}; hardly any draw "
+                         "would be kept")
     rng, values = generator(), np.empty(tensor.numel())
     low, high = np.asarray([a, b], tensor.dtype)           # so that rounding to float32 cannot leave a .. b
     mode = min(max(mean, a), b)
@@ -170,7 +174,7 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinea
 
 @no_grad
 def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """Fill so that, seen as a (K, rest) matrix, its rows or columns, whichever are fewer, are orthogonal with norm `gain`.
+    """Fill so that the rows or columns (the fewer) of the (K, rest) matrix are orthogonal with norm `gain`.
 
     Source: Saxe et al. 2013, "Exact Solutions to the Nonlinear Dynamics of Learning in Deep Linear Neural Networks".
     """

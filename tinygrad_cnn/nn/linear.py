@@ -10,7 +10,8 @@ import numpy as np
 from ..tensor import Tensor
 from . import functional as F
 from . import init
-from .module import Module, Parameter
+from .module import Module
+from .state import Parameter
 
 
 def check_sizes(layer: str, **sizes: Any) -> None:

@@ -11,14 +11,15 @@ from ..ops.geometry import pair
 from ..tensor import Tensor
 from . import functional as F
 from .linear import check_sizes, fan_in_uniform
-from .module import Module, Parameter
+from .module import Module
+from .state import Parameter
 
 
 class LocallyConnected2d(Module):
     """A convolution whose filters are not shared: every output position has K filters of its own. Not in PyTorch.
 
-    For F x F filters on D channels it has OH * OW * ((F * F * D) * K + K) parameters: a convolution's (F * F * D) * K + K
-    at each of the OH * OW positions.
+    F x F filters on D channels have OH * OW * ((F * F * D) * K + K) parameters: a convolution's (F * F * D) * K + K at
+    each of the OH * OW positions.
 
     Args:
         in_channels: channels D of the input.
@@ -43,19 +44,21 @@ class LocallyConnected2d(Module):
         ((32, 32), True)
     """
 
-    def __init__(self, in_channels: int, out_channels: int, input_size: Any, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-                 dilation: Any = 1, bias: bool = True, dtype: Any = np.float32):
+    def __init__(self, in_channels: int, out_channels: int, input_size: Any, kernel_size: Any, stride: Any = 1,
+                 padding: Any = 0, dilation: Any = 1, bias: bool = True, dtype: Any = np.float32):
         super().__init__()
         name = "LocallyConnected2d"
         check_sizes(name, in_channels=in_channels, out_channels=out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.input_size = pair(name, "input_size", input_size, minimum=1)
         self.kernel_size = pair(name, "kernel_size", kernel_size, minimum=1)
-        self.stride, self.dilation = pair(name, "stride", stride, minimum=1), pair(name, "dilation", dilation, minimum=1)
+        self.stride = pair(name, "stride", stride, minimum=1)
+        self.dilation = pair(name, "dilation", dilation, minimum=1)
         self.padding = padding if isinstance(padding, str) else pair(name, "padding", padding, minimum=0)
         _, self.output_size = windows(name, self.input_size, self.kernel_size, self.stride, self.padding, self.dilation)
         by_position = np.zeros((*self.output_size, in_channels, *self.kernel_size, out_channels), dtype)
-        self.weight = Parameter(by_position.transpose(5, 2, 3, 4, 0, 1))      # (OH, OW, D, F, F, K) -> (K, D, F, F, OH, OW)
+        # (OH, OW, D, F, F, K) -> (K, D, F, F, OH, OW): a view, so that no matrix product need copy it
+        self.weight = Parameter(by_position.transpose(5, 2, 3, 4, 0, 1))
         self.register_parameter("bias", Parameter(np.empty((out_channels, *self.output_size), dtype)) if bias else None)
         self.reset_parameters()
 
@@ -69,8 +72,8 @@ class LocallyConnected2d(Module):
 
     def extra_repr(self) -> str:
         """The layer's hyper-parameters."""
-        shown = (f"{self.in_channels}, {self.out_channels}, input_size={self.input_size}, kernel_size={self.kernel_size}, "
-                 f"stride={self.stride}")
+        shown = (f"{self.in_channels}, {self.out_channels}, input_size={self.input_size}, "
+                 f"kernel_size={self.kernel_size}, stride={self.stride}")
         shown += f", padding={self.padding}" if self.padding != (0, 0) else ""
         shown += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
         return shown + ("" if self.bias is not None else ", bias=False")

@@ -1,4 +1,7 @@
-"""Losses as layers, for those who like to configure them once; the functions are in `functional`."""
+"""Losses as layers, configured once; what they compute is described at the functions of the same names.
+
+What stands after PyTorch's deprecated arguments size_average and reduce, which do not exist here, is keyword-only.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,8 @@ class CrossEntropyLoss(_Loss):
         tensor(1.3863, dtype=float32)
     """
 
-    def __init__(self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0):
+    def __init__(self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean",
+                 label_smoothing: float = 0.0):
         super().__init__(weight, reduction)
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
@@ -158,4 +162,5 @@ class BCEWithLogitsLoss(_Loss):
 
     def forward(self, input: Tensor, target: Any) -> Tensor:
         """The loss of scores and targets of one shape."""
-        return F.binary_cross_entropy_with_logits(input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
+        return F.binary_cross_entropy_with_logits(input, target, self.weight, reduction=self.reduction,
+                                                  pos_weight=self.pos_weight)

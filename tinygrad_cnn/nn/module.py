@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..graph import no_grad
-from ..ops.geometry import DTYPES
 from ..tensor import RemovableHandle, Tensor, tensor, zeros_like
 from .backward_hook import BackwardWatch
+from .state import LoadResult, Parameter, misfits
 
 
-class Parameter(Tensor):
-    """A tensor that a module learns: assigned to an attribute of a `Module` it appears in `parameters()`.
-
-    Args:
-        data: a Tensor, whose memory it shares (a read-only one is copied), or numbers or an array, which are copied.
-        requires_grad: whether gradients flow to it.
-
-    Example:
-        >>> import tinygrad_cnn as tg
-        >>> tg.nn.Parameter(tg.zeros(2))
-        Parameter containing:
-        tensor([0., 0.], dtype=float32, requires_grad=True)
-    """
-
-    def __init__(self, data: Any = (), requires_grad: bool = True):
-        source = data.detach() if isinstance(data, Tensor) and data._data.flags.writeable else tensor(data)
-        self._data, self._storage, self._rebased = source._data, source._storage, source._storage.rebased
-        self._edge, self._grad = None, None
-        self.requires_grad_(requires_grad)
-
-    def __repr__(self) -> str:
-        return f"Parameter containing:\n{super().__repr__()}"
-
-
-class LoadResult(namedtuple("LoadResult", ["missing_keys", "unexpected_keys"])):
-    """What `load_state_dict(strict=False)` left out: `missing_keys` of the model, `unexpected_keys` of the dict."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return super().__repr__() if any(self) else "<All keys matched successfully>"
-
-
-def _indent(text: str) -> str:
+def indent(text: str) -> str:
     """All lines but the first moved right by two."""
     return text.replace("\n", "\n  ")
 
@@ -107,42 +74,41 @@ class Module:
                 output = replaced
         return output if watch is None else watch.outputs(output)
 
-    # ---- attributes ---------------------------------------------------------------------------------------------------
+    # ---- attributes --------------------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         tables = self.__dict__
         if isinstance(value, (Parameter, Module)):
             if "_parameters" not in tables:
                 raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}")
-            for table in (tables, tables["_parameters"], tables["_buffers"], tables["_modules"]):
-                table.pop(name, None)
+            own = "_parameters" if isinstance(value, Parameter) else "_modules"
+            for table in KINDS.keys() - {own}:             # in its own table a replacement keeps its place
+                tables[table].pop(name, None)
+            tables.pop(name, None)
             tables["_non_persistent"].discard(name)
-            if isinstance(value, Parameter):
-                self.register_parameter(name, value)
-            else:
-                self.add_module(name, value)
+            self._register(own, name, value)
             return
-        for table, kind, accepted in (("_parameters", "parameter", None), ("_modules", "child module", None),
-                                      ("_buffers", "buffer", Tensor)):
+        for table, (kind, wanted) in KINDS.items():
             if name in tables.get(table, ()):
-                if value is not None and not (accepted and isinstance(value, accepted)):
-                    raise TypeError(f"{type(self).__name__}: cannot assign a {type(value).__name__} as {kind} {name!r} "
-                                    f"(wanted a {'Parameter' if kind == 'parameter' else 'Tensor' if accepted else 'Module'} or None)")
+                if value is not None and not isinstance(value, wanted):
+                    raise TypeError(f"{type(self).__name__}: cannot assign {type(value).__name__!r} as {kind} "
+                                    f"{name!r}; wanted a {wanted.__name__} or None")
                 tables[table][name] = value
                 return
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        for table in ("_parameters", "_buffers", "_modules"):
+        for table in KINDS:
             entries = self.__dict__.get(table, {})
             if name in entries:
                 return entries[name]
         if "_parameters" not in self.__dict__ and not name.startswith("__"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; was super().__init__() called?")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; was super().__init__() "
+                                 "called?")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
-        for table in ("_parameters", "_buffers", "_modules"):
+        for table in KINDS:
             if name in self.__dict__[table]:
                 del self.__dict__[table][name]
                 self._non_persistent.discard(name)
@@ -152,23 +118,26 @@ class Module:
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
 
-    def _register(self, table: str, name: str, value: Any, wanted: type) -> None:
-        function = {"_parameters": "register_parameter", "_buffers": "register_buffer", "_modules": "add_module"}[table]
+    def _register(self, table: str, name: str, value: Any) -> None:
+        kind, wanted = KINDS[table]
         if "_parameters" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__}: call super().__init__() before {function}")
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before registering a {kind}")
         if not isinstance(name, str):
-            raise TypeError(f"{function}: the name must be a string, got {type(name).__name__}")
+            raise TypeError(f"{type(self).__name__}: the name of a {kind} must be a string, got {type(name).__name__}")
         if "." in name or not name:
-            raise KeyError(f"{function}: the name must not be empty or contain a dot, got {name!r}")
+            raise KeyError(f"{type(self).__name__}: the name of a {kind} must not be empty or contain a dot, got "
+                           f"{name!r}")
         if hasattr(self, name) and name not in self.__dict__[table]:
-            raise KeyError(f"{function}: {type(self).__name__} already has an attribute {name!r}")
+            raise KeyError(f"{type(self).__name__} already has an attribute {name!r}; choose another name for the "
+                           f"{kind}")
         if value is not None and not isinstance(value, wanted):
-            raise TypeError(f"{function}: {name!r} must be a {wanted.__name__} or None, got {type(value).__name__}")
+            raise TypeError(f"{type(self).__name__}: {kind} {name!r} must be a {wanted.__name__} or None, "
+                            f"got {type(value).__name__}")
         self.__dict__[table][name] = value
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter under a name; None reserves the name."""
-        self._register("_parameters", name, param, Parameter)
+        self._register("_parameters", name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that belongs to the module's state but is not learned, such as a running mean.
@@ -178,7 +147,7 @@ class Module:
             tensor: its value; None reserves the name.
             persistent: whether it is part of `state_dict()`.
         """
-        self._register("_buffers", name, tensor, Tensor)
+        self._register("_buffers", name, tensor)
         if persistent:
             self._non_persistent.discard(name)
         else:
@@ -186,11 +155,11 @@ class Module:
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a child module under a name; None reserves the name."""
-        self._register("_modules", name, module, Module)
+        self._register("_modules", name, module)
 
     register_module = add_module
 
-    # ---- the tree -----------------------------------------------------------------------------------------------------
+    # ---- the tree ----------------------------------------------------------------------------------------------------
 
     def named_modules(self, memo: set[Module] | None = None, prefix: str = "",
                       remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
@@ -241,7 +210,8 @@ class Module:
         """The parameters, each once; what an optimizer takes."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+    def named_buffers(self, prefix: str = "", recurse: bool = True,
+                      remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
         """(name, buffer), names as in `state_dict`."""
         return self._named("_buffers", prefix, recurse, remove_duplicate)
 
@@ -258,8 +228,8 @@ class Module:
         module: Any = self
         for name in target.split(".") if target else ():
             if name not in module._modules or module._modules[name] is None:
-                raise AttributeError(f"get_submodule: {type(module).__name__} has no module {name!r} (looking for {target!r}); "
-                                     f"it has {', '.join(module._modules) or 'none'}")
+                raise AttributeError(f"get_submodule: {type(module).__name__} has no module {name!r} (looking for "
+                                     f"{target!r}); it has {', '.join(module._modules) or 'none'}")
             module = module._modules[name]
         return module
 
@@ -288,7 +258,7 @@ class Module:
                                  f"it has {', '.join(entries) or 'none'}")
         return entries[name]
 
-    # ---- modes and conversion ------------------------------------------------------------------------------------------
+    # ---- modes and conversion ----------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Module:
         """Switch itself and everything below to training mode; returns self."""
@@ -323,20 +293,22 @@ class Module:
                 parameter.grad = None if set_to_none else zeros_like(parameter.grad)
 
     def to(self, dtype: Any = None, device: Any = None) -> Module:
-        """Convert floating parameters, their gradients and buffers in place; returns self. Parameters stay the same objects.
+        """Convert floating parameters, gradients and buffers in place; returns self. They stay the same objects.
 
         Args:
             dtype: float32 or float64, or a Tensor that stands for its dtype.
-            device: "cpu", the only one.
+            device: "cpu", the only one; may also come first, as in PyTorch.
 
         Raises:
             TypeError: a dtype that is not floating.
             ValueError: a device that is not there.
         """
+        if isinstance(dtype, str) and dtype.split(":")[0] in ("cpu", "cuda", "mps"):
+            dtype, device = device, dtype      # PyTorch's order: to(device, dtype)
         wanted = tensor(0.0).to(dtype, device)
         if not wanted.is_floating_point():
             raise TypeError(f"to: a module converts to float32 or float64, got {wanted.dtype}")
-        if dtype is None or dtype == "cpu":
+        if dtype is None:
             return self
         for value in (*self.parameters(), *self.buffers()):
             if value.is_floating_point() and value.dtype != wanted.dtype:
@@ -357,7 +329,7 @@ class Module:
         """Itself."""
         return self
 
-    # ---- hooks ----------------------------------------------------------------------------------------------------------
+    # ---- hooks -------------------------------------------------------------------------------------------------------
 
     def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> RemovableHandle:
         """Call `hook(module, args)` before each forward; what it returns, if anything, replaces the arguments."""
@@ -380,7 +352,8 @@ class Module:
         """
         return RemovableHandle(self._forward_hooks, hook)
 
-    def register_full_backward_hook(self, hook: Callable[[Module, tuple[Any, ...], tuple[Any, ...]], Any]) -> RemovableHandle:
+    def register_full_backward_hook(
+            self, hook: Callable[[Module, tuple[Any, ...], tuple[Any, ...]], Any]) -> RemovableHandle:
         """Call `hook(module, grad_input, grad_output)` when backward has passed the module.
 
         `grad_input` has one entry per positional argument (None for one that needs no gradient), `grad_output` one per
@@ -389,7 +362,7 @@ class Module:
         """
         return RemovableHandle(self._backward_hooks, hook)
 
-    # ---- state ----------------------------------------------------------------------------------------------------------
+    # ---- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
         """Parameters and persistent buffers by name, in PyTorch's order and naming.
@@ -437,7 +410,7 @@ class Module:
             errors.append(f"Missing key(s) in state_dict: {', '.join(map(repr, missing))}.")
         shared = [key for key in own if key in state_dict]
         errors += [f"{problem} for {key}: {detail}." for key in shared
-                   for problem, detail in _misfits(own[key], state_dict[key])]
+                   for problem, detail in misfits(own[key], state_dict[key])]
         if errors:
             raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
         with no_grad():
@@ -445,7 +418,7 @@ class Module:
                 own[key].copy_(state_dict[key])
         return LoadResult(missing, unexpected)
 
-    # ---- printing -------------------------------------------------------------------------------------------------------
+    # ---- printing ----------------------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """The layer's hyper-parameters, as `repr` shows them."""
@@ -454,22 +427,12 @@ class Module:
     def __repr__(self) -> str:
         extra = self.extra_repr()
         lines = [*(extra.split("\n") if extra else ()),
-                 *(f"({name}): {_indent(repr(child))}" for name, child in self._modules.items())]
+                 *(f"({name}): {indent(repr(child))}" for name, child in self._modules.items())]
         if extra and len(lines) == 1:
             return f"{type(self).__name__}({extra})"
         return f"{type(self).__name__}(" + "".join(f"\n  {line}" for line in lines) + ("\n)" if lines else ")")
 
 
-def _misfits(own: Tensor, value: Any) -> list[tuple[str, str]]:
-    """Why a value cannot be copied into a tensor of the model; nothing if it can."""
-    if not isinstance(value, (Tensor, np.ndarray)) or np.dtype(value.dtype) not in DTYPES:
-        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        return [("wrong type", f"wanted a Tensor or a NumPy array of numbers, got {kind}")]
-    found = []
-    if tuple(value.shape) != own.shape:
-        found.append(("size mismatch", f"the state_dict has shape {tuple(value.shape)}, the model {own.shape}"))
-    if value.dtype.kind == "f" and own.dtype.kind != "f":
-        found.append(("wrong type", f"the state_dict has {value.dtype}, the model {own.dtype}"))
-    if not own._data.flags.writeable:
-        found.append(("read-only memory", "the model's tensor is an expanded view and cannot be written"))
-    return found
+KINDS: dict[str, tuple[str, type]] = {"_parameters": ("parameter", Parameter), "_modules": ("child module", Module),
+                                      "_buffers": ("buffer", Tensor)}
+"""A module's tables: what their entries are called, and their type."""

@@ -10,7 +10,8 @@ from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .linear import check_sizes
-from .module import Module, Parameter
+from .module import Module
+from .state import Parameter
 
 
 class _Norm(Module):
@@ -47,8 +48,8 @@ class _BatchNorm(_Norm):
         super().__init__((num_features,), eps, affine, bias, dtype)
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(f"{type(self).__name__}: momentum must be None or lie in 0 .. 1, got {momentum}")
-        self.num_features, self.momentum, self.affine, self.track_running_stats = num_features, momentum, affine, track_running_stats
-        tracked = track_running_stats
+        self.num_features, self.momentum, self.affine = num_features, momentum, affine
+        self.track_running_stats = tracked = track_running_stats
         self.register_buffer("running_mean", Tensor(np.zeros(num_features, dtype)) if tracked else None)
         self.register_buffer("running_var", Tensor(np.ones(num_features, dtype)) if tracked else None)
         self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None)
@@ -68,7 +69,8 @@ class _BatchNorm(_Norm):
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
         if input.ndim not in self.dims:
-            raise ValueError(f"{type(self).__name__}: expected {' or '.join(f'{d}D' for d in self.dims)} input, got shape {input.shape}")
+            raise ValueError(f"{type(self).__name__}: expected {' or '.join(f'{d}D' for d in self.dims)} input, got "
+                             f"shape {input.shape}")
         counter = self.num_batches_tracked
         if not self.training or counter is None:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
@@ -106,7 +108,7 @@ class BatchNorm2d(_BatchNorm):
     Raises:
         ValueError: (when called) one value per channel in training.
 
-    Source: Ioffe & Szegedy 2015, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift".
+    Source: Ioffe & Szegedy 2015, "Batch Normalization", algorithm 1.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -147,7 +149,8 @@ class LayerNorm(_Norm):
 
     def extra_repr(self) -> str:
         """The layer's hyper-parameters."""
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
+        return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+                f"bias={self.bias is not None}")
 
 
 class GroupNorm(_Norm):
@@ -178,4 +181,5 @@ class GroupNorm(_Norm):
 
     def extra_repr(self) -> str:
         """The layer's hyper-parameters."""
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, bias={self.bias is not None}"
+        return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+                f"bias={self.bias is not None}")

@@ -32,12 +32,12 @@ class AdamW(Optimizer):
 
     Example:
         >>> import tinygrad_cnn as tg
-        >>> w = tg.tensor([1.0, -2.0], requires_grad=True)
-        >>> optimizer = tg.optim.AdamW([w], lr=0.5, weight_decay=1)
+        >>> w = tg.tensor([4.0, -2.0], requires_grad=True)
+        >>> optimizer = tg.optim.AdamW([w], lr=0.5, weight_decay=0.5)
         >>> (w * w).sum().backward()
         >>> optimizer.step()
         >>> w
-        tensor([ 0.0, -0.5], dtype=float32, requires_grad=True)
+        tensor([ 2.5, -1.0], dtype=float32, requires_grad=True)
     """
 
     state_names = ("step", "exp_avg", "exp_avg_sq")

@@ -45,7 +45,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
         >>> tg.optim.clip_grad_norm_([w], max_norm=1)
         tensor(5., dtype=float32)
         >>> w.grad
-        tensor([0.6000, 0.8000], dtype=float32)
+        tensor([0.6, 0.8], dtype=float32)
     """
     for name, value, least in (("max_norm", max_norm, "0 or more"), ("norm_type", norm_type, "above 0")):
         if not isinstance(value, Real) or not (value >= 0 if name == "max_norm" else value > 0):

@@ -280,7 +280,7 @@ def check_range(function: str, group: dict[str, Any], *names: str, below: float 
         value = group[name]
         if not isinstance(value, Real):
             raise TypeError(f"{function}: {name} must be a number, got {value!r}")
-        if not 0 <= value < below:             # also refuses NaN
+        if not 0 <= float(value) < below:      # also refuses NaN
             wanted = "a finite number of 0 or more" if below == math.inf else f"in 0 .. {below}, without {below}"
             raise ValueError(f"{function}: {name} must be {wanted}, got {value!r}")
 

@@ -1,0 +1,133 @@
+"""What every schedule shares: its count of steps, its state, and checks of its options."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
+from typing import Any
+
+from ..optimizer import Optimizer
+
+
+class LRScheduler:
+    """The base of all schedules. To write one, return the groups' rates from `get_lr`.
+
+    Schedules multiply the current rate where they can, as PyTorch's do, so several work on one optimizer. `step` takes no epoch.
+
+    Args:
+        optimizer: whose `param_groups` are scheduled.
+        last_epoch: the number of the last step made, to go on from there; -1 starts anew.
+
+    Attributes:
+        base_lrs: the groups' rates at the start.
+        last_epoch: how often `step` was called.
+
+    Raises:
+        TypeError: not an optimizer.
+        KeyError: going on with an optimizer that was never scheduled.
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> optimizer = tg.optim.SGD([tg.ones(1, requires_grad=True)], lr=1.0)
+        >>> class Halve(tg.optim.lr_scheduler.LRScheduler):
+        ...     def get_lr(self):
+        ...         return [base / 2**self.last_epoch for base in self.base_lrs]
+        >>> schedule = Halve(optimizer)
+        >>> for _ in range(2):
+        ...     _ = optimizer.step(), schedule.step()
+        >>> schedule.get_last_lr()
+        [0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
+        name = type(self).__name__
+        check_optimizer(name, optimizer)
+        check_count(name, "last_epoch", last_epoch, least=-1)
+        for i, group in enumerate(optimizer.param_groups):
+            if last_epoch == -1:
+                group.setdefault("initial_lr", group["lr"])
+            elif "initial_lr" not in group:
+                raise KeyError(f"{name}: group {i} has no 'initial_lr'; load the optimizer's state first, or leave last_epoch out")
+        self.optimizer = optimizer
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self.last_epoch = last_epoch
+        self._step_count = 0
+        self._is_initial = True
+        self.step()
+        self._is_initial = False
+
+    def get_lr(self) -> list[float]:
+        """The groups' rates at `last_epoch`; called by `step`. For the rate in use see `get_last_lr`."""
+        raise NotImplementedError(f"{type(self).__name__}: get_lr is not defined")
+
+    def get_last_lr(self) -> list[float]:
+        """The groups' rates that the last step set."""
+        return list(self._last_lr)
+
+    def step(self) -> None:
+        """Go to the next rate. Warns if the optimizer has not made a step: its first rate would be skipped."""
+        if self._step_count == 1 and not self.optimizer.stepped and type(self.optimizer).step is Optimizer.step:
+            warnings.warn(f"{type(self).__name__}.step was called before optimizer.step; call it after, or the first learning rate "
+                          "is skipped", UserWarning, stacklevel=2)
+        self._step_count += 1
+        self.last_epoch += 1
+        self._set(self.get_lr())
+
+    def _set(self, rates: Iterable[float]) -> None:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = float(rate)
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the optimizer, whose own state_dict holds the rates."""
+        return {key: value for key, value in vars(self).items() if key != "optimizer"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned; load the optimizer's state too.
+
+        Raises:
+            ValueError: missing or unexpected entries, or another number of groups. The schedule is then as before.
+        """
+        name, own = type(self).__name__, self.state_dict()
+        missing = [key for key in own if key not in state_dict]
+        unexpected = [key for key in state_dict if key not in own and not key.startswith("_")]
+        if missing or unexpected:
+            raise ValueError(f"{name}.load_state_dict: missing {missing}, unexpected {unexpected}")
+        groups = len(self.optimizer.param_groups)
+        if len(state_dict["_last_lr"]) != groups:
+            raise ValueError(f"{name}.load_state_dict: the state has {len(state_dict['_last_lr'])} groups, the optimizer {groups}")
+        vars(self).update({key: list(state_dict[key]) if isinstance(own[key], list) else state_dict[key] for key in own})
+
+    def _scaled(self, factor: float) -> list[float]:
+        return [group["lr"] * factor for group in self.optimizer.param_groups]
+
+
+def check_optimizer(function: str, optimizer: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{function}: optimizer must be an Optimizer, got {type(optimizer).__name__}")
+
+
+def check(function: str, name: str, value: Any, kind: type, holds: Callable[[Any], bool], wanted: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{function}: {name} must be {wanted}, got {value!r}")
+    if not holds(value):
+        raise ValueError(f"{function}: {name} must be {wanted}, got {value!r}")
+
+
+def check_count(function: str, name: str, value: Any, least: int = 1) -> None:
+    check(function, name, value, Integral, lambda v: v >= least, f"an int of {least} or more")
+
+
+def check_factor(function: str, name: str, value: Any) -> None:
+    check(function, name, value, Real, lambda v: 0 <= v < math.inf, "a finite number of 0 or more")
+
+
+def per_group(function: str, name: str, value: Any, optimizer: Optimizer) -> list[Any]:
+    """One value per group, from one for all or a list."""
+    groups = len(optimizer.param_groups)
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * groups
+    if len(values) != groups:
+        raise ValueError(f"{function}: got {len(values)} values of {name} for {groups} groups")
+    return values
