@@ -42,8 +42,11 @@ def _after_fork_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
-inline = njit(**OPTIONS)
-"""Decorator of the functions that kernels call: compiled into, and cached with, their callers."""
+# Callers own the arrays: without reference counts, whose atomic steps cost more than a small tile, calls are cheap.
+INLINE_OPTIONS: dict[str, Any] = {**OPTIONS, "_nrt": False}
+
+inline = njit(**INLINE_OPTIONS)
+"""Decorator of the functions that kernels call: compiled into, and cached with, their callers. They allocate nothing."""
 
 
 class _Alias:
