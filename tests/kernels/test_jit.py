@@ -102,11 +102,11 @@ def everything():
     pool.scatter_plane(y, np.random.default_rng(1).integers(0, 25, y.shape), scattered)
     depthwise = np.empty((3, 3, 1, 21), np.float32)
     conv.conv2d_weight_grad(gx, gx, (1, 1), (1, 1), (1, 1), 21, depthwise)
-    tiles, tiles_gx, _ = results(np.float32, 'winograd')
+    tiles, tiles_gx, tiles_gw = results(np.float32, 'winograd')
     winograd.few_tiles = lambda *_: False
     blocks, blocks_gx, _ = results(np.float32, 'winograd')
     winograd.few_tiles = lambda *_: True
-    return [y, gx, gw, mean, var, a, b, bias, scattered, depthwise, tiles, tiles_gx, blocks, blocks_gx]
+    return [y, gx, gw, mean, var, a, b, bias, scattered, depthwise, tiles, tiles_gx, tiles_gw, blocks, blocks_gx]
 first = [a.tobytes() for a in everything()]
 for threads in (1, 2, 3, 4):
     numba.set_num_threads(threads)

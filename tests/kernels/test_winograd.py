@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tinygrad_cnn.backends as backends
 from tinygrad_cnn.kernels import conv as kernels
-from tinygrad_cnn.kernels import options, winograd
+from tinygrad_cnn.kernels import options, winograd, winograd_grad
 
 from . import reference
 from .reference import Conv, assert_unchanged, frozen, pairs, poisoned, variant
@@ -56,6 +56,21 @@ def test_convolution_and_input_gradient_equal_the_slow_loop(name, few, conv):
     assert_unchanged([x, w, bias, g], before)
 
 
+@pytest.mark.parametrize("name", ["serial", "parallel"])
+@settings(max_examples=30, deadline=None)
+@given(conv=convs())
+def test_weight_gradient_equals_the_slow_loop(name, conv):
+    x, w, _, g = conv.arrays()
+    before = frozen(x, g)
+    out = poisoned(w.shape, np.float32)
+    with variant(name):
+        kernels.conv2d_weight_grad(g, x, *conv.how, out)
+    expected = reference.conv2d_weight_grad(conv, g, x)
+    scale = np.abs(x).max() * np.sqrt((g**2).sum(axis=(0, 1, 2)).max())
+    assert np.abs(out - expected).max() < 4e-6 * (scale + 1)
+    assert_unchanged([x, g], before)
+
+
 @pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize("C", [64, 512])
 def test_the_documented_error_bound_holds(monkeypatch, C, few):
@@ -63,9 +78,11 @@ def test_the_documented_error_bound_holds(monkeypatch, C, few):
     conv = _conv(2, C, 9, C)
     x, w, bias, g = conv.arrays()
     for images in (x, abs(x)):  # all of one sign, as after a ReLU: sums grow
-        y, gx = poisoned(g.shape, np.float32), poisoned(x.shape, np.float32)
+        y, gx, gw = (poisoned(a.shape, np.float32) for a in (g, x, w))
         kernels.conv2d(images, w, bias, *conv.how, y)
         kernels.conv2d_input_grad(g, w, *conv.how, gx)
+        kernels.conv2d_weight_grad(g, images, *conv.how, gw)
+        assert _error(gw, reference.conv2d_weight_grad(conv, g, images)) < BOUND
         assert _error(y, reference.conv2d(conv, images, w, bias)) < BOUND
         assert _error(gx, reference.conv2d_input_grad(conv, g, w)) < BOUND
 
@@ -86,6 +103,7 @@ def test_nan_and_inf_spread_over_the_tiles_they_touch_and_no_further(monkeypatch
 
 def test_float64_strides_dilations_and_groups_are_always_direct(monkeypatch):
     monkeypatch.setattr(winograd, "conv2d", None)
+    monkeypatch.setattr(winograd_grad, "conv2d_weight_grad", None)
     how = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
     for dtype, change in ((np.float64, {}), (np.float32, {"stride": (2, 1)}), (np.float32, {"dilation": (1, 2)}),
                           (np.float32, {"groups": 2})):
@@ -93,11 +111,22 @@ def test_float64_strides_dilations_and_groups_are_always_direct(monkeypatch):
         out = np.empty((1, 4, 4, 6), dtype)
         kernels.conv2d(x, w, np.zeros(6, dtype), **{**how, **change}, out=out)
         kernels.conv2d_input_grad(out, w, **{**how, **change}, out=x)
+        kernels.conv2d_weight_grad(out, x, **{**how, **change}, out=w)
+
+
+def test_many_tiles_and_several_parts_sum_accurately():
+    conv = _conv(20, 70, 25, 66)  # 980 tiles in several parts, two blocks of channels each way
+    x, w, _, g = conv.arrays()
+    out = poisoned(w.shape, np.float32)
+    kernels.conv2d_weight_grad(g, x, *conv.how, out)
+    assert _error(out, reference.conv2d_weight_grad(conv, g, x)) < 2e-6
 
 
 def test_the_cost_model_prefers_few_products_where_transforms_are_cheap():
     assert winograd.pays(8, 64, 64, 56, 56) and winograd.pays(8, 512, 512, 7, 7)
     assert not winograd.pays(64, 1, 16, 28, 28) and not winograd.pays(1, 512, 512, 2, 2)
+    assert winograd_grad.pays(8, 64, 64, 56, 56) and winograd_grad.pays(8, 512, 512, 7, 7)
+    assert not winograd_grad.pays(64, 3, 16, 28, 28) and not winograd_grad.pays(64, 512, 512, 1, 1)
 
 
 def test_the_knob_chooses(monkeypatch):

@@ -19,12 +19,12 @@ class _Conv:
     """Convolution.
 
     `algorithm` names what computes 3x3 convolutions of stride 1 and dilation 1 with one group in float32, and their
-    input gradients; all others, and all in float64, are always sums over taps ("direct").
+    gradients; all others, and all in float64, are always sums over taps ("direct").
 
         "auto": whichever is likely faster for the shape.
         "direct": sums over taps; error against float64 below 1e-6 of the largest output.
         "winograd": Winograd's F(4x4, 3x3), with a quarter of the multiplications; error against float64 below 2e-5 of
-            the largest output for up to 512 channels. NaN and Inf spread over 4 x 4 pixels of the output.
+            the largest output, or gradient, for up to 512 channels. NaN and Inf spread over 4 x 4 pixels of the output.
     """
 
     @property

@@ -8,7 +8,7 @@ phases; within one, consecutive pixels meet the same taps at consecutive pixels 
 import numpy as np
 from numba import prange
 
-from . import depthwise, options, winograd
+from . import depthwise, options, winograd, winograd_grad
 from .jit import inline, kernel, pair
 from .norm import channel_sum
 from .rows import VECS, lanes_of, pack, row_narrow, row_wide, transposed
@@ -135,12 +135,12 @@ def _correlate(x, w, tap_index, dy, dx, tap_step, group_step, row_step, C, K, gr
               work=N * OH * OW * packed.size / MULTIPLY_ADDS_PER_NS)
 
 
-def _winograd(x, w, out, stride, dilation, groups):
-    """Whether `winograd.conv2d` should make `out` from x."""
-    fits = x.dtype == np.float32 and w.shape[:2] == (3, 3) and stride == dilation == (1, 1) and groups == 1
+def _winograd(pays, x, y, kernel, stride, dilation, groups):
+    """Whether to use Winograd's algorithm for a convolution from x to y, or a gradient of one."""
+    fits = x.dtype == np.float32 and kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
     if not fits or options.conv_algorithm == "direct" or x.size == 0:
         return False
-    return options.conv_algorithm == "winograd" or winograd.pays(x.shape[0], x.shape[3], out.shape[3], *out.shape[1:3])
+    return options.conv_algorithm == "winograd" or pays(x.shape[0], x.shape[3], y.shape[3], *y.shape[1:3])
 
 
 def conv2d(x, w, bias, stride, padding, dilation, groups, out):
@@ -168,7 +168,7 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out):
     if Cg == 1 and groups > 1:
         depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out)
         return
-    if _winograd(x, w, out, (sh, sw), (dh, dw), groups):
+    if _winograd(winograd.pays, x, out, (R, S), (sh, sw), (dh, dw), groups):
         winograd.conv2d(x, w, False, -ph, -pw, bias, out)
         return
     Kg = K // groups
@@ -195,7 +195,7 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     if Cg == 1 and groups > 1:
         depthwise.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
         return
-    if _winograd(g, w, out, (sh, sw), (dh, dw), groups):
+    if _winograd(winograd.pays, g, out, (R, S), (sh, sw), (dh, dw), groups):
         winograd.conv2d(g, w, True, ph - 2, pw - 2, None, out)
         return
     bias = np.zeros(groups * Cg, out.dtype)
@@ -342,6 +342,10 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
         return
     if C == 1 and groups > 1:
         depthwise.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
+        return
+    if _winograd(winograd_grad.pays, x, g, (R, S), (sh, sw), (dh, dw), groups):
+        partial = winograd_grad.conv2d_weight_grad(g, x, -ph, -pw)
+        _sum_parts(partial, out, work=partial.size)
         return
     L = lanes_of(x.dtype)
     Kg = K // groups

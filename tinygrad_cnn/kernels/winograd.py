@@ -49,13 +49,13 @@ def _land(a, b, c, d, e, f):
 
 
 @inline
-def _load_line(x, o, step):
+def load_line(x, o, step):
     return (load(x, o, True), load(x, o + step, True), load(x, o + 2 * step, True), load(x, o + 3 * step, True),
             load(x, o + 4 * step, True), load(x, o + 5 * step, True))
 
 
 @inline
-def _store_line(x, o, step, line):
+def store_line(x, o, step, line):
     store(x, o, line[0])
     store(x, o + step, line[1])
     store(x, o + 2 * step, line[2])
@@ -65,42 +65,53 @@ def _store_line(x, o, step, line):
 
 
 @inline
-def _lift_tile(x, xo, row, pixel, u, uo, step):
+def _lift_tile(x, xo, row, pixel, count, u, uo, step):
     """u[uo + (6 * i + j) * step + c] = (B^T d B)[i, j] of channel c, d[i, j] being x[xo + i * row + j * pixel + c]."""
-    for c in range(0, pixel, lanes(x)):
+    for c in range(0, count, lanes(x)):
         o, to, down = xo + c, uo + c, 6 * step
-        p, q = _lift(*_load_line(x, o, pixel)), _lift(*_load_line(x, o + row, pixel))
-        r, s = _lift(*_load_line(x, o + 2 * row, pixel)), _lift(*_load_line(x, o + 3 * row, pixel))
-        t, v = _lift(*_load_line(x, o + 4 * row, pixel)), _lift(*_load_line(x, o + 5 * row, pixel))
-        _store_line(u, to, down, _lift(p[0], q[0], r[0], s[0], t[0], v[0]))
-        _store_line(u, to + step, down, _lift(p[1], q[1], r[1], s[1], t[1], v[1]))
-        _store_line(u, to + 2 * step, down, _lift(p[2], q[2], r[2], s[2], t[2], v[2]))
-        _store_line(u, to + 3 * step, down, _lift(p[3], q[3], r[3], s[3], t[3], v[3]))
-        _store_line(u, to + 4 * step, down, _lift(p[4], q[4], r[4], s[4], t[4], v[4]))
-        _store_line(u, to + 5 * step, down, _lift(p[5], q[5], r[5], s[5], t[5], v[5]))
+        p, q = _lift(*load_line(x, o, pixel)), _lift(*load_line(x, o + row, pixel))
+        r, s = _lift(*load_line(x, o + 2 * row, pixel)), _lift(*load_line(x, o + 3 * row, pixel))
+        t, v = _lift(*load_line(x, o + 4 * row, pixel)), _lift(*load_line(x, o + 5 * row, pixel))
+        store_line(u, to, down, _lift(p[0], q[0], r[0], s[0], t[0], v[0]))
+        store_line(u, to + step, down, _lift(p[1], q[1], r[1], s[1], t[1], v[1]))
+        store_line(u, to + 2 * step, down, _lift(p[2], q[2], r[2], s[2], t[2], v[2]))
+        store_line(u, to + 3 * step, down, _lift(p[3], q[3], r[3], s[3], t[3], v[3]))
+        store_line(u, to + 4 * step, down, _lift(p[4], q[4], r[4], s[4], t[4], v[4]))
+        store_line(u, to + 5 * step, down, _lift(p[5], q[5], r[5], s[5], t[5], v[5]))
 
 
 @inline
-def _transform_tile(x, n, top, left, patch, u, uo, step):
-    """The tile at (top, left) of image n. Tiles with pixels outside, or channels to pad, pass through `patch`."""
+def copy_patch(x, n, top, left, side, first, count, padded, patch):
+    """patch, flat (side, side, padded): pixels of image n, `count` channels from `first`, zeros outside and after."""
     _, H, W, C = x.shape
     L = lanes(x)
-    flat = x.reshape(-1)
-    if C % L == 0 and top >= 0 and top + IN <= H and left >= 0 and left + IN <= W:
-        _lift_tile(flat, ((n * H + top) * W + left) * C, W * C, C, u, uo, step)
-        return
-    whole, pixel = C // L * L, (C + L - 1) // L * L
-    for i in range(POINTS):
-        h, w, to = top + i // IN, left + i % IN, i * pixel
+    flat, whole = x.reshape(-1), count // L * L
+    for i in range(side * side):
+        h, w, to = top + i // side, left + i % side, i * padded
         if h < 0 or h >= H or w < 0 or w >= W:
-            patch[to : to + pixel] = 0
+            patch[to : to + padded] = 0
             continue
-        o = ((n * H + h) * W + w) * C
+        o = ((n * H + h) * W + w) * C + first
         for c in range(0, whole, L):
             store(patch, to + c, load(flat, o + c, True))
-        for c in range(whole, pixel):
-            patch[to + c] = flat[o + c] if c < C else 0
-    _lift_tile(patch, 0, IN * pixel, pixel, u, uo, step)
+        for c in range(whole, padded):
+            patch[to + c] = flat[o + c] if c < count else 0
+
+
+@inline
+def transform_tile(x, n, top, left, first, count, patch, u, uo, step):
+    """The tile at (top, left) of image n, `count` channels from `first`: u[uo + (6 * i + j) * step + c].
+
+    Tiles with pixels outside, or channels to pad to whole vectors, pass through `patch`.
+    """
+    _, H, W, C = x.shape
+    L = lanes(x)
+    if count % L == 0 and top >= 0 and top + IN <= H and left >= 0 and left + IN <= W:
+        _lift_tile(x.reshape(-1), ((n * H + top) * W + left) * C + first, W * C, C, count, u, uo, step)
+    else:
+        padded = (count + L - 1) // L * L
+        copy_patch(x, n, top, left, IN, first, count, padded, patch)
+        _lift_tile(patch, 0, IN * padded, padded, padded, u, uo, step)
 
 
 @inline
@@ -128,9 +139,9 @@ def _land_tile(m, mo, step, size, bias, k, valid, y, n, top, left):
     for c in range(0, size, lanes(m)):
         o, b, count = mo + c, load(bias, k + c, True), valid - c
         to = ((n * OH + top) * OW + left) * K + k + c
-        p, q = _land(*_load_line(m, o, step)), _land(*_load_line(m, o + 6 * step, step))
-        r, s = _land(*_load_line(m, o + 12 * step, step)), _land(*_load_line(m, o + 18 * step, step))
-        t, v = _land(*_load_line(m, o + 24 * step, step)), _land(*_load_line(m, o + 30 * step, step))
+        p, q = _land(*load_line(m, o, step)), _land(*load_line(m, o + 6 * step, step))
+        r, s = _land(*load_line(m, o + 12 * step, step)), _land(*load_line(m, o + 18 * step, step))
+        t, v = _land(*load_line(m, o + 24 * step, step)), _land(*load_line(m, o + 30 * step, step))
         _store_column(flat, to, row, height, b, _land(p[0], q[0], r[0], s[0], t[0], v[0]), count)
         if width > 1:
             _store_column(flat, to + K, row, height, b, _land(p[1], q[1], r[1], s[1], t[1], v[1]), count)
@@ -176,7 +187,7 @@ def _transform_weights(w, C, size, points, i, out, to, step):
         r = load(w, o + 2 * tap, True) * g0 + load(w, o + 5 * tap, True) * g1 + load(w, o + 8 * tap, True) * g2
         near, far = (p * 2.0 + r) * (-1 / 3), (p + r * 2.0) * (1 / 6)
         near_odd, far_odd = q * (-ROOT_TWO / 3), q * (ROOT_TWO / 6)
-        _store_line(out, to + o, step, (p, near + near_odd, near - near_odd, far + far_odd, far - far_odd, r))
+        store_line(out, to + o, step, (p, near + near_odd, near - near_odd, far + far_odd, far - far_odd, r))
 
 
 @inline
@@ -222,7 +233,7 @@ def _tile_blocks(x, y0, x0, w, bias, block, taps, zero, y):
         m = np.empty(POINTS * block * width, x.dtype)
         for t in range(count):
             n, i = (first + t) // (down * across), (first + t) % (down * across)
-            _transform_tile(x, n, y0 + i // across * OUT, x0 + i % across * OUT, patch, u, t * row, block * row)
+            transform_tile(x, n, y0 + i // across * OUT, x0 + i % across * OUT, 0, C, patch, u, t * row, block * row)
         for k in range(0, padded, width):
             size = min(width, padded - k)
             for p in range(POINTS):
@@ -246,7 +257,7 @@ def _tiles_kernel(x, y0, x0, down, across, u):
         t = np.int64(task)
         patch = np.empty(POINTS * ((C + L - 1) // L * L), x.dtype)
         n, i = t // (down * across), t % (down * across)
-        _transform_tile(x, n, y0 + i // across * OUT, x0 + i % across * OUT, patch, flat, t * row, tiles * row)
+        transform_tile(x, n, y0 + i // across * OUT, x0 + i % across * OUT, 0, C, patch, flat, t * row, tiles * row)
 
 
 @kernel
