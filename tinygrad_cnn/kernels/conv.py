@@ -8,7 +8,7 @@ phases; within one, consecutive pixels meet the same taps at consecutive pixels 
 import numpy as np
 from numba import prange
 
-from . import depthwise, options, winograd, winograd_grad
+from . import columns, depthwise, options, winograd, winograd_grad
 from .jit import inline, kernel, pair
 from .norm import channel_sum
 from .rows import VECS, lanes_of, pack, row_narrow, row_wide, transposed
@@ -197,6 +197,9 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
         return
     if _winograd(winograd.pays, g, out, (R, S), (sh, sw), (dh, dw), groups):
         winograd.conv2d(g, w, True, ph - 2, pw - 2, None, out)
+        return
+    if groups == 1 and columns.suits(Cg, R, S, g.dtype):
+        columns.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
         return
     bias = np.zeros(groups * Cg, out.dtype)
     Kg = K // groups

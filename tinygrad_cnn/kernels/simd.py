@@ -61,7 +61,7 @@ def _level() -> str:
 LEVEL = _level()
 VECTOR_BYTES, VECTOR_REGISTERS = LEVELS[LEVEL]
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 _FLAGS = ("contract", "reassoc", "nsz", "arcp")
 
 
@@ -368,10 +368,11 @@ def tile_store(typing_context, tile, y, yo, y_step, valid):
 
 def _lanes_below(builder: Any, tile: Tile, count: Any, first: int) -> Any:
     """Mask of the lanes, numbered from `first`, below `count`."""
-    mask = ir.Constant(ir.VectorType(_I1, tile.lanes), ir.Undefined)
-    for lane in range(tile.lanes):
-        mask = builder.insert_element(mask, builder.icmp_signed(">", count, _I64(first + lane)), _I32(lane))
-    return mask
+    kind = ir.VectorType(_I32, tile.lanes)
+    undefined = ir.Constant(kind, ir.Undefined)
+    below = builder.insert_element(undefined, builder.trunc(count, _I32), _I32(0))
+    below = builder.shuffle_vector(below, undefined, ir.Constant(kind, [0] * tile.lanes))
+    return builder.icmp_signed(">", below, ir.Constant(kind, list(range(first, first + tile.lanes))))
 
 
 def _masked_store(builder: Any, tile: Tile, value: Any, pointer: Any, mask: Any) -> None:
