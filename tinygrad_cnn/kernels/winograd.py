@@ -328,4 +328,4 @@ def pays(N, C, K, OH, OW):
     tiles, products = N * -(-OH // OUT) * -(-OW // OUT), C * K
     transforms = (8 if C % 16 == 0 else 24) * C + 16 * K
     direct = N * OH * OW * 9 * products / 75 + 5 * products
-    return tiles * (POINTS * products / 80 + transforms) + 9 * products < direct
+    return 1.2 * (tiles * (POINTS * products / 80 + transforms) + 9 * products) < direct  # near ties stay exact

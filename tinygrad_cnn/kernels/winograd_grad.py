@@ -173,4 +173,4 @@ def pays(N, C, K, OH, OW):
     """Whether this algorithm is likely faster than direct sums: both costs in nanoseconds of one thread, as measured."""
     tiles, products = N * -(-OH // OUT) * -(-OW // OUT), C * K
     lift, spread = (12 if C % 16 == 0 else 30) * C * -(-K // CHANNELS), 14 * K * -(-C // CHANNELS)
-    return tiles * (POINTS * products / 75 + lift + spread) < N * OH * OW * 9 * products / 80
+    return 1.2 * tiles * (POINTS * products / 75 + lift + spread) < N * OH * OW * 9 * products / 80
