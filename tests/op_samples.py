@@ -170,7 +170,6 @@ row("where", tg.where, lambda c, x, y: slow.each(lambda k, v, w: v if k else w, 
     (channels_last(flags, 1, 2, 1, 2), channels_last(signed, 1, 2, 1, 2), signed(2, 1, 1)))
 row("clamp", tg.clip, lambda x, min=None, max=None: slow.each(lambda v: (v if min is None or v > min else min) if max is None or v < max else max, x),
     *((x, {"min": -0.55, "max": 0.77}) for x in layouts(signed)), (signed(4), {"min": 0.1}), (signed(4), {"max": 0.0}))
-row("to", tg.Tensor.to, lambda x, dtype: x.astype(dtype), (signed(2, 3), {"dtype": tg.float64}), order=1)
 row("to", P("to"), lambda x, dtype: x.astype(dtype), (signed(2, 3), {"dtype": tg.float64}), (signed(), {"dtype": tg.float64}), order=2)
 row("to", P("to"), lambda x, dtype: x.astype(dtype), (signed(2, 3), {"dtype": tg.int32}), (whole(3, 4), {"dtype": tg.bool}), order=0)
 

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tour.add_argument("--epochs", default=15, type=_positive, metavar="N", help="passes over the 4,000 training digits")
     tour.add_argument("--seed", default=0, type=int, metavar="N", help="for initial weights, shuffles and shifts")
     options = parser.parse_args(argv)
-    from .tour import tour as run               # everything heavy comes with it, and --help should not wait
+    from .tour import tour as run  # everything heavy comes with it, and --help should not wait
     try:
         report = run(options.out, epochs=options.epochs, seed=options.seed)
     except (OSError, ValueError) as error:

@@ -727,6 +727,8 @@ def _rebuild(cls: Any, array: np.ndarray, requires_grad: bool, storage: Storage 
 
 def _root(function: str, output: Tensor, gradient: Any) -> tuple[graph.Edge, Tensor]:
     """Check one output and its cotangent; the cotangent of a single element is 1."""
+    if not isinstance(output, Tensor):
+        raise TypeError(f"{function}: outputs must be Tensors, got {type(output).__name__}")
     if output._edge is None:
         raise RuntimeError(f"{function}: the tensor of shape {output.shape} does not require grad and has no grad_fn")
     if output._rebased != output._storage.rebased:

@@ -55,7 +55,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     norms = [np.linalg.norm(g.numpy().ravel(order="K").astype(np.float64), norm_type) for g in grads if g.numel()]
     total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
     if error_if_nonfinite and not math.isfinite(total):
-        raise RuntimeError(f"clip_grad_norm_: the gradients' norm is {total}; find out why, or pass error_if_nonfinite=False to go on")
+        raise RuntimeError(f"clip_grad_norm_: the gradients' norm is {total}; error_if_nonfinite=False lets it pass")
     scale = max_norm / (total + 1e-6)          # PyTorch's guard against division by 0
     if not scale >= 1:
         for g in grads:
