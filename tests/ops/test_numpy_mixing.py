@@ -18,7 +18,7 @@ def test_operators_from_either_side(symbol, other):
     f, values = OPERATORS[symbol], A + 0.25
     x = tg.tensor(values, requires_grad=True)
     for ours, numpys in ((f(x, other), f(values, other)), (f(other, x), f(other, values))):
-        assert isinstance(ours, tg.Tensor) and ours.requires_grad == (symbol in "+ - * / % **".split())
+        assert isinstance(ours, tg.Tensor) and ours.requires_grad == (symbol in ["+", "-", "*", "/", "%", "**"])
         np.testing.assert_allclose(ours.numpy(), numpys)
         if ours.requires_grad:
             (g,) = tg.autograd.grad(ours, x, np.ones(ours.shape))
@@ -127,4 +127,4 @@ def test_arrays_that_tensors_cannot_hold(strange):
 def test_dot_of_more_dims_than_it_means_the_same_in_is_refused():
     with pytest.raises(TypeError, match=r"np\.dot"):
         np.dot(tg.ones(2, 2, 2), np.ones((2, 2, 2)))
-    assert np.dot(tg.tensor(3.0), 2).item() == 6 if hasattr(tg, "never") else np.dot(tg.tensor(3.0), np.array(2.0)).item() == 6
+    assert np.dot(tg.tensor(3.0), np.array(2.0)).item() == 6

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad_cnn as tg
-from tinygrad_cnn import optim
+from tinygrad_cnn import nn, optim
 
 OPTIMIZERS = {
     "sgd": lambda p: optim.SGD(p, lr=0.1),
@@ -392,7 +392,7 @@ def with_gradients(*gradients, dtype=tg.float64):
 def test_clip_grad_norm(norm_type, norm):
     a, b = with_gradients([3.0, -4.0], [[12.0]])
     unused = tg.ones(2, requires_grad=True)
-    assert optim.clip_grad_norm_([a, unused, b], 2.0, norm_type).item() == pytest.approx(norm)
+    assert nn.utils.clip_grad_norm_([a, unused, b], 2.0, norm_type).item() == pytest.approx(norm)
     np.testing.assert_allclose(a.grad.numpy(), np.array([3, -4]) * 2 / norm, rtol=1e-6)
     np.testing.assert_allclose(b.grad.numpy(), [[12 * 2 / norm]], rtol=1e-6)
     assert unused.grad is None
@@ -400,35 +400,35 @@ def test_clip_grad_norm(norm_type, norm):
 
 def test_clip_grad_norm_leaves_small_gradients_and_survives_large_ones():
     a, = with_gradients([3.0, 4.0])
-    assert optim.clip_grad_norm_(a, 5.1).item() == 5 and a.grad.tolist() == [3, 4]
+    assert nn.utils.clip_grad_norm_(a, 5.1).item() == 5 and a.grad.tolist() == [3, 4]
     b, = with_gradients([1e30, 1e30], dtype=tg.float32)          # whose squares overflow float32
-    assert optim.clip_grad_norm_(b, 1.0).dtype == tg.float32
+    assert nn.utils.clip_grad_norm_(b, 1.0).dtype == tg.float32
     np.testing.assert_allclose(b.grad.numpy(), np.sqrt([0.5, 0.5]), rtol=1e-6)
-    assert optim.clip_grad_norm_([], 1.0).item() == 0
+    assert nn.utils.clip_grad_norm_([], 1.0).item() == 0
 
 
 def test_clip_grad_norm_of_nan():
     a, b = with_gradients([1.0], [math.nan])
     with pytest.raises(RuntimeError, match="norm is nan"):
-        optim.clip_grad_norm_([a, b], 1.0, error_if_nonfinite=True)
+        nn.utils.clip_grad_norm_([a, b], 1.0, error_if_nonfinite=True)
     assert a.grad.item() == 1
-    optim.clip_grad_norm_([a, b], 1.0)
+    nn.utils.clip_grad_norm_([a, b], 1.0)
     assert math.isnan(a.grad.item())
 
 
 def test_clip_grad_value():
     a, = with_gradients([[-3.0, 0.5, 2.0, math.nan]])
-    optim.clip_grad_value_([a], 1.0)
+    nn.utils.clip_grad_value_([a], 1.0)
     np.testing.assert_array_equal(a.grad.numpy(), [[-1, 0.5, 1, math.nan]])
 
 
 @pytest.mark.parametrize("call, error", [
-    (lambda: optim.clip_grad_norm_([LEAF], -1.0), ValueError),
-    (lambda: optim.clip_grad_norm_([LEAF], math.nan), ValueError),
-    (lambda: optim.clip_grad_norm_([LEAF], 1.0, 0), ValueError),
-    (lambda: optim.clip_grad_norm_([3.0], 1.0), TypeError),
-    (lambda: optim.clip_grad_value_([LEAF], -1.0), ValueError),
-    (lambda: optim.clip_grad_value_([np.ones(1)], 1.0), TypeError)])
+    (lambda: nn.utils.clip_grad_norm_([LEAF], -1.0), ValueError),
+    (lambda: nn.utils.clip_grad_norm_([LEAF], math.nan), ValueError),
+    (lambda: nn.utils.clip_grad_norm_([LEAF], 1.0, 0), ValueError),
+    (lambda: nn.utils.clip_grad_norm_([3.0], 1.0), TypeError),
+    (lambda: nn.utils.clip_grad_value_([LEAF], -1.0), ValueError),
+    (lambda: nn.utils.clip_grad_value_([np.ones(1)], 1.0), TypeError)])
 def test_clipping_refuses(call, error):
     with pytest.raises(error, match="clip_grad_"):
         call()

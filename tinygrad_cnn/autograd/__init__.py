@@ -21,6 +21,8 @@ def _listed(values: Any) -> list[Any]:
 
 def _roots(function: str, outputs: Any, grad_outputs: Any) -> list[Any]:
     tensors = _listed(outputs)
+    if isinstance(outputs, Tensor) and not isinstance(grad_outputs, (list, tuple)):
+        grad_outputs = [grad_outputs]
     cotangents = [None] * len(tensors) if grad_outputs is None else _listed(grad_outputs)
     if len(cotangents) != len(tensors):
         raise ValueError(f"{function}: got {len(cotangents)} gradients for {len(tensors)} outputs")

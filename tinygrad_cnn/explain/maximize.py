@@ -168,8 +168,8 @@ def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | 
         FloatingPointError: f or a gradient is NaN or infinite.
 
     Warns:
-        UserWarning: a class score behind softmax; an image that shows nothing, because its f had no gradient at any step or
-            led only out of bounds.
+        UserWarning: a class score behind softmax; an image that shows nothing, because its f had no gradient at any step, or
+            R and the bounds left it no way.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -206,7 +206,7 @@ def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | 
             f, outputs = evaluate("maximize", model, image, objective)
             history[step] = f.numpy()
             _check_finite(objective, step, history[step])
-            bar.set_postfix(activation=f"{history[step].mean():.3g}")
+            bar.set_postfix(activation=f"{history[step].mean():.3g}", refresh=False)
             if step == 0:
                 warn_of_softmax("maximize", model, objective, outputs)
             if step == steps:
@@ -226,8 +226,8 @@ def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | 
     began = start if isinstance(start, str) else "image"
     if unresponsive:
         warnings.warn(f"maximize: {objective.label} did not respond in {steps} steps from start {began!r}: its gradient is zero at every "
-                      f"pixel, or leads only out of bounds={bounds}. Nothing of it shows in image {', '.join(map(str, unresponsive))}; "
-                      "try start='noise' or a real image", stacklevel=2)
+                      f"pixel, or R and bounds={bounds} leave it no way. Nothing of it shows in image "
+                      f"{', '.join(map(str, unresponsive))}; try start='noise' or a real image", stacklevel=2)
     recipe = {"objective": objective.label, "start": began, "shape": list(begin.shape), "steps": steps, "lr": float(lr), "seed": int(seed),
               "regularizers": [_label(regularizer) for regularizer in regularizers], "bounds": bounds and list(bounds),
               "normalize": normalize, "activation": history[-1].tolist()}
