@@ -167,8 +167,8 @@ def train_network(page: Page, folder: Path, train: Any, test: Any, epochs: int, 
               f"<b>{correct} of {len(test):,}</b> test digits right, <b>{correct / len(test):.1%}</b>, with {count(model):,} parameters.")
     page.table(["layer", "output size, (W − F + 2P)/S + 1", "output", "parameters, (F·F·D)·K + K", "counted"], derive(model, test[:1][0]))
     plot(folder / "training.png", {"training loss": losses, "test error": [1 - a for a in accuracies]}, "epoch", "", log=True)
-    page.figure(folder / "training.png", "Training loss (on shifted digits, with dropout and smoothed targets) and share of test digits wrong, after each "
-                "epoch.", width=560)
+    page.figure(folder / "training.png", "Training loss (on shifted digits, with dropout and smoothed targets) and share of "
+                "test digits wrong, after each epoch.", width=560)
     table = [[int(((labels == t) & (scores.argmax(1) == p)).sum()) or "" for p in range(10)] for t in range(10)]
     page.table(["true \\ answer", *map(str, range(10))], [[str(t), *row] for t, row in enumerate(table)])
     margin = scores.max(1) - scores[np.arange(len(labels)), labels]
@@ -299,10 +299,12 @@ def show_ascent(page: Page, folder: Path, model: nn.Sequential, test: Any, seed:
               "the chosen score to one and run backward to the pixels, (4) take a small step uphill, (5) repeat.")
     result = explain.maximize(model, explain.class_logit(range(10)), start="zeros", shape=(1, 28, 28), seed=seed)
     result.picture(columns=5, enlarge=4).save(folder / "ascent.png")
-    reached, typical = result.activation, [float(np.median(s)) for s in own_scores(model, test)]
-    page.figure(folder / "ascent.png", f"{len(result.history) - 1} steps from zeros for the classes 0 to 4 (top) and 5 to 9 (bottom).", width=600)
-    page.table(["class", *map(str, range(10))], [["score reached", *(f"{float(v):.1f}" for v in np.ravel(reached))],
-                                                 ["median score of real digits of the class", *(f"{v:.1f}" for v in typical)]])
+    page.figure(folder / "ascent.png", f"{len(result.history) - 1} steps from zeros for the classes 0 to 4 (top) and 5 to 9 (bottom).",
+                width=600)
+    reached = [f"{float(v):.1f}" for v in np.ravel(result.activation)]
+    typical = [f"{float(np.median(s)):.1f}" for s in own_scores(model, test)]
+    page.table(["class", *map(str, range(10))], [["score reached", *reached],
+                                                 ["median score of real digits of the class", *typical]])
     labels = test[:][1].numpy()
     source, target = int(np.flatnonzero(labels == 4)[0]), 9
     image = test[source : source + 1][0]
