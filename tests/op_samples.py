@@ -197,6 +197,10 @@ for _name, _function in (("_any", any), ("_all", all)):
 for _name, _pick in (("_argmax", max), ("_argmin", min)):
     row(_name, getattr(reduce, _name.lstrip("_")), lambda x, f=_pick, **kw: slow.along(lambda v: v.index(f(v)), x, **kw),
         (distinct(2, 3), {"dim": 1}), (distinct(2, 3), {"dim": 0, "keepdim": True}), distinct(2, 3), (whole(2, 3, 4), {"dim": -1}), distinct(), order=0)
+row("_argsort", tg.argsort, lambda x, dim=-1, descending=False: slow.normalised(
+    lambda v, k: sorted(range(len(v)), key=lambda i: (-v[i] if descending else v[i], i))[k], x, dim % x.ndim),
+    normal(5), (normal(3, 4), {"dim": 0}), (normal(2, 3, 2), {"dim": 1, "descending": True}), np.array([[1.0, 0.0, 1.0, 0.0]]),
+    (np.array([2.0, 1.0, 2.0]), {"descending": True}), order=0)
 row("_cumsum", tg.cumsum, lambda x, dim: slow.normalised(lambda v, k: math.fsum(v[: k + 1]), x, dim % max(x.ndim, 1)),
     (normal(2, 3), {"dim": -1}), (normal(2, 3).T, {"dim": 0}), (normal(0, 2), {"dim": 0}))
 row("_cumsum", lambda x: P("_cumsum")(x, dim=0, reverse=True), lambda x: slow.normalised(lambda v, k: math.fsum(v[k:]), x, 0), normal(3, 2))

@@ -122,6 +122,7 @@ from .ops.reduce import (
                               sum,
                               var,
 )
+from .ops.sorting import argsort, sort, topk
 from .primitive import Primitive, primitive
 from .random import get_rng_state, manual_seed, set_rng_state
 from .tensor import (

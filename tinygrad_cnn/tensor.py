@@ -11,7 +11,7 @@ import numpy as np
 
 from . import graph
 from .graph import Leaf, Node, Saved, Storage
-from .ops import elementwise, linalg, movement, numpy_api, reduce
+from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
 from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_shape
 from .primitive import Primitive
 from .random import generator
@@ -597,6 +597,7 @@ class Tensor:
     max, min, amax, amin, argmax, argmin = reduce.max, reduce.min, reduce.amax, reduce.amin, reduce.argmax, reduce.argmin
     any, all, cumsum, logsumexp = reduce.any, reduce.all, reduce.cumsum, reduce.logsumexp
     softmax, log_softmax = reduce.softmax, reduce.log_softmax
+    argsort, sort, topk = sorting.argsort, sorting.sort, sorting.topk
     reshape, view, flatten, unflatten = movement.reshape, movement.reshape, movement.flatten, movement.unflatten
     squeeze, unsqueeze, permute, transpose, movedim = (movement.squeeze, movement.unsqueeze, movement.permute, movement.transpose,
                                                        movement.movedim)

@@ -14,13 +14,14 @@ IMAGE, WEIGHT = tg.ones(1, 4, 6, 6), tg.ones(2, 4, 3, 3)
 BINARY = ["add", "sub", "mul", "div", "floor_divide", "remainder", "pow", "atan2", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
           "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor"]
 WITH_DIM = ["sum", "prod", "amax", "amin", "argmax", "argmin", "any", "all", "mean", "var", "std", "logsumexp", "softmax", "log_softmax", "cumsum", "max", "min", "squeeze",
-            "unsqueeze", "unbind", "flip", "norm"]
+            "unsqueeze", "unbind", "flip", "norm", "argsort", "sort"]
 
 TABLE = [
     *((name, f, arguments) for name in BINARY for f in (getattr(elementwise, name),) for arguments in ((X, tg.ones(4)), (X, "3"), (X, None), (X, [1, 2, 3]), (X, 1j), (X, np.ones(3, np.float16)))),
     *((name, getattr(elementwise, name), (I, X)) for name in ("bitwise_and", "bitwise_or", "bitwise_xor")),
     *((name, getattr(tg.Tensor, name), (X, None, *args) if name == "norm" else (X, *args)) for name in WITH_DIM for args in ((5,), (-9,), (1.5,), ("a",)) if name not in ("max", "min", "norm")),
     *((name, getattr(tg, name), (X, 7)) for name in ("max", "min")),
+    *(("topk", tg.topk, arguments) for arguments in ((X, 4), (X, -1), (X, 1.5), (X, 1, 5))),
     *((name, getattr(tg, name), (X, (0, 0))) for name in ("sum", "prod", "mean", "amax", "any", "var", "logsumexp")),
     *((name, getattr(tg, name), (I,)) for name in ("mean", "var", "std", "logsumexp")),
     *((name, getattr(tg, name), (I, 0)) for name in ("softmax", "log_softmax")),
