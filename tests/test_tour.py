@@ -36,7 +36,7 @@ def test_the_report_stands_alone_and_its_numbers_are_right(made):
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     assert text.count("<img") == len(PICTURES) - 2 and text.count("<svg") == 2
     for formula in ("= 1,230,880", "14·14·((4·4·1)·8 + 8) = 26,656", "(4·4·1)·8 + 8 = 136", "(28 − 4 + 2·1)/2 + 1 = 14",
-                    "(28 − 3 + 2·1)/1 + 1 = 28", "(3·3·1)·16 + 16 = 160", "(3·3·16)·32 + 32 = 4,640", "(3·3·32)·64 + 64 = 18,496",
+                    "(28 − 5 + 2·2)/1 + 1 = 28", "(5·5·1)·16 + 16 = 416", "(5·5·16)·32 + 32 = 12,832", "(3·3·32)·64 + 64 = 18,496",
                     "3,136·10 + 10 = 31,370"):
         assert formula in text, formula
     right = int(re.search(r"<b>(\d+) of 1,000</b>", text)[1])
