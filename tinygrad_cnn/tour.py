@@ -244,7 +244,7 @@ def show_filters(page: Page, folder: Path, model: nn.Sequential, test: Any) -> N
     page.section("A hierarchy of filters")
     explain.filters(model[0], columns=8).save(folder / "filters.png")
     page.text("First-layer filters live in the space of images, so they can be drawn as they are: 5 × 5 pixels, all on one scale, "
-              "grey is 0, white positive, black negative. Most are edges of some direction.")
+              "grey is 0, white positive, black negative. Look for edges of one direction.")
     page.figure(folder / "filters.png", "The 16 filters of the first convolution.", width=480)
     image = test[:1][0]
     explain.grid(image, enlarge=4).save(folder / "digit.png")
