@@ -10,7 +10,7 @@ Names, arguments and defaults are PyTorch's. Importing compiles nothing and load
 
 import numpy as _np
 
-from . import autograd, data, draw, explain, nn, optim
+from . import autograd, backends, data, draw, explain, nn, optim
 from .graph import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .ops.elementwise import (
                               abs,

@@ -1,4 +1,4 @@
-"""Convolution kernels against slow loops."""
+"""Direct convolution kernels against slow loops."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygrad_cnn.kernels import conv as kernels
-from tinygrad_cnn.kernels import jit
+from tinygrad_cnn.kernels import jit, options
 
 from . import reference
 from .reference import Conv, assert_sums_close, assert_unchanged, convs, frozen, poisoned, variant
+
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch):
+    monkeypatch.setattr(options, "conv_algorithm", "direct")
+
 
 VARIANTS = pytest.mark.parametrize("name", ["serial", "parallel"])
 

@@ -21,11 +21,12 @@ elementwise.erf(np.array([0.0, 1.0]), out)
 assert abs(out[1] - 0.8427007929497149) < 1e-15 and out[0] == 0, out
 """
 
-# A convolution with ragged channels and its gradients, as bytes in hexadecimal.
+# A convolution with ragged channels and its gradients.
 CONVOLUTION = """
 import numpy as np
-from tinygrad_cnn.kernels import conv, jit, simd
-def results(dtype):
+from tinygrad_cnn.kernels import conv, jit, options, simd
+def results(dtype, algorithm='direct'):
+    options.conv_algorithm = algorithm
     random = np.random.default_rng(0)
     x, w = random.standard_normal((3, 17, 19, 21)), random.standard_normal((3, 3, 21, 37))
     x, w = x.astype(dtype), w.astype(dtype)
@@ -59,8 +60,8 @@ def test_importing_kernels_imports_no_numba():
 @pytest.mark.parametrize("level", ["avx512", "avx2", "sse", "generic"])
 def test_every_instruction_set_gives_the_same_convolution(level):
     code = CONVOLUTION + """
-for dtype, eps in ((np.float32, 1e-5), (np.float64, 1e-13)):
-    y, gx, gw = results(dtype)
+for dtype, algorithm, eps in (np.float32, 'direct', 1e-5), (np.float32, 'winograd', 1e-5), (np.float64, 'auto', 1e-13):
+    y, gx, gw = results(dtype, algorithm)
     random = np.random.default_rng(0)
     x, w = random.standard_normal((3, 17, 19, 21)).astype(dtype), random.standard_normal((3, 3, 21, 37)).astype(dtype)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float64)
@@ -87,7 +88,8 @@ def test_an_unknown_instruction_set_is_named():
 def test_any_number_of_threads_gives_the_same_bits():
     code = CONVOLUTION + """
 import numba
-from tinygrad_cnn.kernels import norm, pool
+from tinygrad_cnn.kernels import norm, pool, winograd
+winograd.few_tiles = lambda *_: True
 jit.PARALLEL_WORK = -1
 def everything():
     y, gx, gw = results(np.float32)
@@ -100,7 +102,11 @@ def everything():
     pool.scatter_plane(y, np.random.default_rng(1).integers(0, 25, y.shape), scattered)
     depthwise = np.empty((3, 3, 1, 21), np.float32)
     conv.conv2d_weight_grad(gx, gx, (1, 1), (1, 1), (1, 1), 21, depthwise)
-    return [y, gx, gw, mean, var, a, b, bias, scattered, depthwise]
+    tiles, tiles_gx, tiles_gw = results(np.float32, 'winograd')
+    winograd.few_tiles = lambda *_: False
+    blocks, blocks_gx, _ = results(np.float32, 'winograd')
+    winograd.few_tiles = lambda *_: True
+    return [y, gx, gw, mean, var, a, b, bias, scattered, depthwise, tiles, tiles_gx, tiles_gw, blocks, blocks_gx]
 first = [a.tobytes() for a in everything()]
 for threads in (1, 2, 3, 4):
     numba.set_num_threads(threads)

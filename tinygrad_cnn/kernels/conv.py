@@ -8,18 +8,15 @@ phases; within one, consecutive pixels meet the same taps at consecutive pixels 
 import numpy as np
 from numba import prange
 
-from . import depthwise
+from . import columns, depthwise, options, winograd, winograd_grad
 from .jit import inline, kernel, pair
 from .norm import channel_sum
-from .simd import VECTOR_BYTES, VECTOR_REGISTERS, lanes, tile_add_to, tile_fma, tile_splat, tile_store, tile_zeros
+from .rows import VECS, lanes_of, pack, row_narrow, row_wide, transposed
+from .simd import VECTOR_REGISTERS, lanes, tile_add_to, tile_fma, tile_zeros
 from .taps import all_taps, input_phases
 
-# Output pixels (rows) of the tiles, two vectors wide: as many accumulators as leave registers for one operand row; the
-# smaller ones fit what is left of a row of pixels.
-LARGE, MIDDLE, ODD, SMALL = (14, 8, 7, 4) if VECTOR_REGISTERS == 32 else (6, 4, 3, 2)
 # Input channels (rows) of the weight gradient's tiles: channels mostly come in powers of two.
 CHANNELS = 8 if VECTOR_REGISTERS == 32 else 4
-VECS = 2
 BAND_BYTES = 1 << 17  # of padded input rows per task: a part of the second-level cache
 CACHE_BYTES = 1 << 20  # of weights that stay in the second-level cache from one task to the next
 MIN_TASKS = 32  # more than most machines' threads, so that a late thread costs little
@@ -29,54 +26,6 @@ MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 
 
 # -- forward and input gradient ----------------------------------------------------------------------------------------
-
-
-def _tile_of(rows, vecs):
-    @inline
-    def tile(x, xo, taps, C, step, w, wo, bias, k, y, yo, y_step, valid):
-        acc = tile_splat(rows, vecs, bias, k)
-        for t in range(taps.shape[0]):
-            tap = xo + taps[t]
-            for c in range(C):
-                acc = tile_fma(acc, x, tap + c, step, w, wo)
-                wo += vecs * lanes(w)
-        tile_store(acc, y, yo, y_step, valid)
-
-    return tile
-
-
-def _row_of(vecs):
-    large, middle, odd, small, single = (_tile_of(rows, vecs) for rows in (LARGE, MIDDLE, ODD, SMALL, 1))
-
-    @inline
-    def row(x, xo, taps, C, step, w, wo, bias, k, y, yo, y_step, valid, width):
-        """One row of output pixels. The last tile moves back over pixels already done, rather than be narrow."""
-        j = 0
-        while j < width:
-            left = width - j
-            if left >= LARGE or (left > MIDDLE + SMALL and width >= LARGE):
-                j = min(j, width - LARGE)
-                large(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
-                j += LARGE
-            elif left == ODD:
-                odd(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
-                j += ODD
-            elif left > SMALL and width >= MIDDLE:
-                j = min(j, width - MIDDLE)
-                middle(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
-                j += MIDDLE
-            elif width >= SMALL:
-                j = min(j, width - SMALL)
-                small(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
-                j += SMALL
-            else:
-                single(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
-                j += 1
-
-    return row
-
-
-_row_wide, _row_narrow = _row_of(VECS), _row_of(1)
 
 
 @inline
@@ -136,46 +85,18 @@ def _convolve(x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span, band_width
                 for i in range(rows):
                     xi, yi, b = xo + i * x_row + group * Cg, yo + i * y_row + group * Kg + k, group * Kp + k
                     if Kp - k > L:
-                        _row_wide(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yi, y_pixel, Kg - k, OW)
+                        row_wide(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yi, y_pixel, Kg - k, OW)
                     else:
-                        _row_narrow(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yi, y_pixel, Kg - k, OW)
+                        row_narrow(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yi, y_pixel, Kg - k, OW)
 
 
-@kernel
-def _pack(w, taps, tap_step, group_step, c_step, k_step, C, K, groups, width, out):
-    """out, flat (groups, blocks of k, taps, C, width): the order in which the tiles read it; K is padded with zeros.
-
-    Element (group, t, c, k) is w[taps[t] * tap_step + group * group_step + c * c_step + k * k_step]. The last block is
-    one vector, half of `width`, if that holds what is left.
-    """
-    L = lanes(w)
-    T = taps.shape[0]
-    Kp = (K + L - 1) // L * L
-    blocks = (Kp + width - 1) // width
-    for task in prange(groups * blocks * T):
-        i = np.int64(task)
-        group, block, t = i // (blocks * T), i // T % blocks, i % T
-        first = block * width
-        size = min(width, Kp - first)
-        to = (group * Kp + first) * T * C + t * C * size
-        start = taps[t] * tap_step + group * group_step + first * k_step
-        for c in range(C):
-            for k in range(min(size, K - first)):
-                out[to + c * size + k] = w[start + c * c_step + k * k_step]
-            for k in range(min(size, K - first), size):
-                out[to + c * size + k] = 0
-
-
-def _lanes_of(dtype):
-    return VECTOR_BYTES // dtype.itemsize
-
-
-def _correlate(x, w, tap_index, dy, dx, steps, C, K, groups, bias, sy, sx, out, top, left, out_sy, out_sx):
+def _correlate(x, w, tap_index, dy, dx, tap_step, group_step, row_step, C, K, groups, bias, sy, sx, out, top, left,
+               out_sy, out_sx):
     """out[n, top + i * out_sy, left + j * out_sx] = bias + sum_t x[n, i * sy + dy[t], j * sx + dx[t]] @ w_t.
 
     Args:
         x: (N, H, W, groups * C).
-        w: any shape; tap t is its matrix `tap_index[t]`, laid out by `steps` (see `_pack`).
+        w: any shape; tap t is its matrix `tap_index[t]`, laid out by the steps (see `pack`).
         bias: (groups * K,).
         out: (N, OH, OW, groups * K); overwritten at the pixels named.
     """
@@ -186,11 +107,9 @@ def _correlate(x, w, tap_index, dy, dx, steps, C, K, groups, bias, sy, sx, out, 
         return
     if min(N, OH, OW) == 0:
         return
-    L = _lanes_of(x.dtype)
+    L = lanes_of(x.dtype)
     Kp = -(-K // L) * L
-    T = len(tap_index)
-    packed = np.empty(groups * Kp * T * C, x.dtype)
-    _pack(w.reshape(-1), np.array(tap_index, np.int64), *steps, C, K, groups, VECS * L, packed, work=packed.size)
+    packed = pack(w, tap_index, tap_step, groups, C, K, group_step, row_step)
     bias_packed = np.zeros((groups, Kp), x.dtype)
     bias_packed[:, :K] = bias.reshape(groups, K)
 
@@ -216,10 +135,21 @@ def _correlate(x, w, tap_index, dy, dx, steps, C, K, groups, bias, sy, sx, out, 
               work=N * OH * OW * packed.size / MULTIPLY_ADDS_PER_NS)
 
 
+def _winograd(pays, x, y, kernel, stride, dilation, groups):
+    """Whether to use Winograd's algorithm for a convolution from x to y, or a gradient of one."""
+    fits = x.dtype == np.float32 and kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
+    if not fits or options.conv_algorithm == "direct" or x.size == 0:
+        return False
+    return options.conv_algorithm == "winograd" or pays(x.shape[0], x.shape[3], y.shape[3], *y.shape[1:3])
+
+
 def conv2d(x, w, bias, stride, padding, dilation, groups, out):
     """Cross-correlation.
 
     out[n, i, j, k] = bias[k] + sum over r, s, c of x[n, i * sh - ph + r * dh, j * sw - pw + s * dw, c] * w[r, s, c, k].
+
+    3x3 convolutions of stride 1 in float32 may use `winograd.conv2d` (see `options`), which spreads NaN and Inf over
+    4 x 4 pixels.
 
     Args:
         x: (N, H, W, C); taps outside the image are zeros.
@@ -238,9 +168,12 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out):
     if Cg == 1 and groups > 1:
         depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out)
         return
+    if _winograd(winograd.pays, x, out, (R, S), (sh, sw), (dh, dw), groups):
+        winograd.conv2d(x, w, False, -ph, -pw, bias, out)
+        return
     Kg = K // groups
     taps = all_taps((R, S), (ph, pw), (dh, dw))
-    _correlate(x, w, taps.weight, taps.dy, taps.dx, (Cg * K, Kg, K, 1), Cg, Kg, groups, bias, sh, sw, out, 0, 0, 1, 1)
+    _correlate(x, w, taps.weight, taps.dy, taps.dx, Cg * K, Kg, K, Cg, Kg, groups, bias, sh, sw, out, 0, 0, 1, 1)
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
@@ -262,11 +195,18 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     if Cg == 1 and groups > 1:
         depthwise.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
         return
+    if _winograd(winograd.pays, g, out, (R, S), (sh, sw), (dh, dw), groups):
+        winograd.conv2d(g, w, True, ph - 2, pw - 2, None, out)
+        return
+    if groups == 1 and columns.suits(Cg, R, S, g.dtype):
+        columns.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
+        return
     bias = np.zeros(groups * Cg, out.dtype)
-    steps = (Cg * K, K // groups, 1, K)
+    Kg = K // groups
+    w = transposed(w.reshape(R * S, Cg, K), Cg)  # (R, S, Cg, K) -> (R * S, K, Cg)
     for phase in input_phases((R, S), (sh, sw), (ph, pw), (dh, dw), out.shape[1:3]):
-        _correlate(g, w, phase.weight, phase.dy, phase.dx, steps, K // groups, Cg, groups, bias, 1, 1, out, phase.top,
-                   phase.left, sh, sw)
+        _correlate(g, w, phase.weight, phase.dy, phase.dx, Cg * K, Kg * Cg, Cg, Kg, Cg, groups, bias, 1, 1, out,
+                   phase.top, phase.left, sh, sw)
 
 
 # -- weight gradient ---------------------------------------------------------------------------------------------------
@@ -406,7 +346,11 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
     if C == 1 and groups > 1:
         depthwise.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
         return
-    L = _lanes_of(x.dtype)
+    if _winograd(winograd_grad.pays, x, g, (R, S), (sh, sw), (dh, dw), groups):
+        partial = winograd_grad.conv2d_weight_grad(g, x, -ph, -pw)
+        _sum_parts(partial, out, work=partial.size)
+        return
+    L = lanes_of(x.dtype)
     Kg = K // groups
     Kp = -(-Kg // L) * L
     if Kp != Kg:

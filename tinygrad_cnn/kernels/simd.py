@@ -61,7 +61,7 @@ def _level() -> str:
 LEVEL = _level()
 VECTOR_BYTES, VECTOR_REGISTERS = LEVELS[LEVEL]
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 _FLAGS = ("contract", "reassoc", "nsz", "arcp")
 
 
@@ -205,6 +205,51 @@ def splat(typing_context, scalar, like):
     return like(scalar, like), codegen
 
 
+@intrinsic
+def store_first(typing_context, array, index, vector, count):
+    """array[index : index + count] = the first `count` lanes of the vector; no other element is touched."""
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, array, args[0], args[1], vector)
+        _masked_store(builder, vector, args[2], pointer, _lanes_below(builder, vector, args[3], 0))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector, types.intp), codegen
+
+
+@intrinsic
+def transpose(typing_context, x, xo, x_step, y, yo, y_step):
+    """y[yo + j * y_step + i] = x[xo + i * x_step + j] for as many i and j as a vector has lanes.
+
+    Each round swaps the off-diagonal halves of blocks half as wide as those of the round before.
+    """
+    n = lane_count(x.dtype)
+    kind = Vector(x.dtype, n)
+
+    def codegen(context, builder, signature, args):
+        x_array, offset, step, y_array, to, y_step = args
+        rows = []
+        for _ in range(n):
+            rows.append(_load(context, builder, x, x_array, offset, kind))
+            offset = builder.add(offset, step)
+        half = n // 2
+        while half:
+            upper = [lane if lane & half == 0 else n + lane - half for lane in range(n)]
+            lower = [lane + half if lane & half == 0 else n + lane for lane in range(n)]
+            for i in range(n):
+                if i & half == 0:
+                    rows[i], rows[i + half] = (
+                        builder.shuffle_vector(rows[i], rows[i + half], ir.Constant(ir.VectorType(_I32, n), order))
+                        for order in (upper, lower))
+            half //= 2
+        for row in rows:
+            _store(context, builder, y, y_array, to, kind, row)
+            to = builder.add(to, y_step)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, y, types.intp, types.intp), codegen
+
+
 def _operator(function: Callable[[Any, Any], Any], instruction: str) -> None:
     @intrinsic
     def lanewise(typing_context, a, b):
@@ -323,10 +368,11 @@ def tile_store(typing_context, tile, y, yo, y_step, valid):
 
 def _lanes_below(builder: Any, tile: Tile, count: Any, first: int) -> Any:
     """Mask of the lanes, numbered from `first`, below `count`."""
-    mask = ir.Constant(ir.VectorType(_I1, tile.lanes), ir.Undefined)
-    for lane in range(tile.lanes):
-        mask = builder.insert_element(mask, builder.icmp_signed(">", count, _I64(first + lane)), _I32(lane))
-    return mask
+    kind = ir.VectorType(_I32, tile.lanes)
+    undefined = ir.Constant(kind, ir.Undefined)
+    below = builder.insert_element(undefined, builder.trunc(count, _I32), _I32(0))
+    below = builder.shuffle_vector(below, undefined, ir.Constant(kind, [0] * tile.lanes))
+    return builder.icmp_signed(">", below, ir.Constant(kind, list(range(first, first + tile.lanes))))
 
 
 def _masked_store(builder: Any, tile: Tile, value: Any, pointer: Any, mask: Any) -> None:
