@@ -7,11 +7,12 @@ import numpy as np
 from numba import prange
 
 from .jit import inline, kernel
-from .simd import fma, lanes, load, store, tile_fma_rows, tile_splat, tile_store, zeros
+from .simd import fma, lanes, load, store, tile_add_to, tile_fma_rows, tile_splat, tile_store, tile_zeros, zeros
 from .taps import all_taps, input_phases
 
 PIXELS = 4  # output pixels at a time: enough independent sums to hide the latency of additions
 MULTIPLY_ADDS_PER_NS = 8  # of one thread, roughly: memory sets the pace
+WIDE = 4  # vectors of channels whose weight gradients are summed together: memory is read in long pieces
 PARTIALS = 16  # partial sums of the weight gradient at most
 
 
@@ -133,13 +134,45 @@ def _sums_of(wide):
 _sums_wide, _sums_narrow = _sums_of(True), _sums_of(False)
 
 
+def _three_of(vecs):
+    @inline
+    def three(x, xo, x_step, tap, g, go, g_step, count, y, yo, y_step):
+        """`_sums_wide` of three taps, `tap` apart in x and `y_step` in y, and of `vecs` vectors of channels at once."""
+        acc = tile_zeros(3, vecs, x)
+        for _ in range(count):
+            acc = tile_fma_rows(acc, x, xo, tap, g, go)
+            xo += x_step
+            go += g_step
+        tile_add_to(acc, y, yo, y_step)
+
+    return three
+
+
+_three_wide, _three_narrow = _three_of(WIDE), _three_of(1)
+
+
+@inline
+def _inside(tap, step, size, count):
+    """The outputs i in [0, count) whose tap i * step + tap lies in [0, size)."""
+    first = min(count, max(0, -(tap // step)))
+    return first, max(first, min(count, (size - 1 - tap) // step + 1))
+
+
+@inline
+def _edge(x, xo, sw, g, go, K, whole, L, first, last, y, yo):
+    """One tap's sums over output columns [first, last), for whole vectors of channels."""
+    if first < last:
+        for k in range(0, whole, L):
+            _sums_wide(x, xo + first * sw * K + k, sw * K, g, go + first * K + k, K, last - first, y, yo + k)
+
+
 @kernel
 def _weight_grad(x, g, R, S, sh, sw, ph, pw, dh, dw, parts, partial):
     """partial, flat (parts, R, S, K): part p sums the p-th share of the N * OH output rows."""
     N, H, W, K = x.shape
     OH, OW = g.shape[1], g.shape[2]
     L = lanes(x)
-    whole = K // L * L
+    whole, whole_wide = K // L * L, K // (WIDE * L) * WIDE * L
     flat_x, flat_g = x.reshape(-1), g.reshape(-1)
     for part in prange(parts):
         p = np.int64(part)
@@ -150,16 +183,36 @@ def _weight_grad(x, g, R, S, sh, sw, ph, pw, dh, dw, parts, partial):
                 h = i * sh - ph + r * dh
                 if h < 0 or h >= H:
                     continue
+                x_row, g_row, y_row = (n * H + h) * W * K, row * OW * K, (p * R + r) * S * K
+                threes = S // 3 * 3
+                for s in range(0, threes, 3):
+                    tap = s * dw - pw
+                    first, _ = _inside(tap, sw, W, OW)  # where all three taps are inside
+                    _, last = _inside(tap + 2 * dw, sw, W, OW)
+                    last = max(first, last)
+                    xo = x_row + (first * sw + tap) * K
+                    for k in range(0, whole_wide, WIDE * L):
+                        _three_wide(flat_x, xo + k, sw * K, dw * K, flat_g, g_row + first * K + k, K, last - first,
+                                    partial, y_row + s * K + k, K)
+                    for k in range(whole_wide, whole, L):
+                        _three_narrow(flat_x, xo + k, sw * K, dw * K, flat_g, g_row + first * K + k, K, last - first,
+                                      partial, y_row + s * K + k, K)
+                    for one in range(s, s + 3):  # what is left at both edges
+                        tap = one * dw - pw
+                        low, high = _inside(tap, sw, W, OW)
+                        _edge(flat_x, x_row + tap * K, sw, flat_g, g_row, K, whole, L, low, min(high, first), partial,
+                              y_row + one * K)
+                        _edge(flat_x, x_row + tap * K, sw, flat_g, g_row, K, whole, L, max(low, last), high, partial,
+                              y_row + one * K)
                 for s in range(S):
                     tap = s * dw - pw
-                    first, last = max(0, -(tap // sw)), min(OW, (W - 1 - tap) // sw + 1)
-                    count = max(0, last - first)
-                    xo, go = ((n * H + h) * W + first * sw + tap) * K, (row * OW + first) * K
-                    yo = ((p * R + r) * S + s) * K
-                    for k in range(0, whole, L):
-                        _sums_wide(flat_x, xo + k, sw * K, flat_g, go + k, K, count, partial, yo + k)
+                    first, last = _inside(tap, sw, W, OW)
+                    if s >= threes:
+                        _edge(flat_x, x_row + tap * K, sw, flat_g, g_row, K, whole, L, first, last, partial, y_row + s * K)
+                    xo = x_row + (first * sw + tap) * K
                     for k in range(whole, K):
-                        _sums_narrow(flat_x, xo + k, sw * K, flat_g, go + k, K, count, partial, yo + k)
+                        _sums_narrow(flat_x, xo + k, sw * K, flat_g, g_row + first * K + k, K, last - first, partial,
+                                     y_row + s * K + k)
 
 
 def conv2d_weight_grad(g, x, stride, padding, dilation, out):
