@@ -12,7 +12,7 @@ from . import columns, depthwise, options, winograd, winograd_grad
 from .jit import inline, kernel, pair
 from .norm import channel_sum
 from .rows import VECS, lanes_of, pack, row_narrow, row_wide, transposed
-from .simd import VECTOR_REGISTERS, lanes, tile_add_to, tile_fma, tile_zeros
+from .simd import VECTOR_REGISTERS, lanes, load, store, tile_add_to, tile_fma, tile_zeros
 from .taps import all_taps, input_phases
 
 # Input channels (rows) of the weight gradient's tiles: channels mostly come in powers of two.
@@ -32,6 +32,7 @@ MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 def _copy_band(x, n, top, left, buffer, rows, width):
     """buffer (rows, width, C) flat = x[n, top : top + rows, left : left + width], zeros outside the image."""
     _, H, W, C = x.shape
+    L = lanes(x)
     source = x.reshape(-1)
     first, last = min(max(0, -left), width), max(min(width, W - left), 0)
     for i in range(rows):
@@ -42,8 +43,17 @@ def _copy_band(x, n, top, left, buffer, rows, width):
             continue
         buffer[to : to + first * C] = 0
         start = ((n * H + h) * W + left) * C
-        for j in range(first * C, last * C):  # numba compiles a slice assignment five times more slowly
-            buffer[to + j] = source[start + j]
+        j = first * C
+        while j + 4 * L <= last * C:
+            a, b = load(source, start + j, True), load(source, start + j + L, True)
+            c, d = load(source, start + j + 2 * L, True), load(source, start + j + 3 * L, True)
+            store(buffer, to + j, a)
+            store(buffer, to + j + L, b)
+            store(buffer, to + j + 2 * L, c)
+            store(buffer, to + j + 3 * L, d)
+            j += 4 * L
+        for e in range(j, last * C):
+            buffer[to + e] = source[start + e]
         buffer[to + last * C : to + width * C] = 0
 
 
@@ -109,6 +119,8 @@ def _correlate(x, w, tap_index, dy, dx, tap_step, group_step, row_step, C, K, gr
         return
     L = lanes_of(x.dtype)
     Kp = -(-K // L) * L
+    in_order = sorted(zip(dy, dx, tap_index, strict=True))
+    dy, dx, tap_index = zip(*in_order, strict=True)
     packed = pack(w, tap_index, tap_step, groups, C, K, group_step, row_step)
     bias_packed = np.zeros((groups, Kp), x.dtype)
     bias_packed[:, :K] = bias.reshape(groups, K)
@@ -120,6 +132,10 @@ def _correlate(x, w, tap_index, dy, dx, tap_step, group_step, row_step, C, K, gr
     row = width if padded else W
     pixel = groups * C
     taps = np.array([((a - y0) * row + b - x0) * pixel for a, b in zip(dy, dx, strict=True)], np.int64)
+    run = max(dx) - x0 + 1
+    if groups == 1 and len(set(dx)) == run and len(set(dy)) * run == len(taps):
+        # Neighbouring taps meet neighbouring pixels: a row of them is one tap with that many channels.
+        taps, C = taps[::run].copy(), run * C
     band = max(1, min(OH, BAND_BYTES // (sy * row * pixel * x.itemsize), -(-N * OH // MIN_TASKS)))
     block = K
     if packed.nbytes > CACHE_BYTES:
