@@ -78,6 +78,20 @@ def pad(x: Array, widths: Any, value: float) -> Array:
     return out
 
 
+def cat(*arrays: Array, dim: int = 0) -> Array:
+    parts = [x for x in arrays if x.shape != (0,)]
+    shape = list(parts[0].shape)
+    shape[dim] = sum(x.shape[dim] for x in parts)
+    out, start = np.empty(shape), 0
+    for x in parts:
+        for i in np.ndindex(x.shape):
+            place = list(i)
+            place[dim] += start
+            out[tuple(place)] = x[i]
+        start += x.shape[dim]
+    return out
+
+
 def gather(x: Array, dim: int, index: Array) -> Array:
     out = np.empty(index.shape)
     for i in np.ndindex(index.shape):
@@ -241,7 +255,7 @@ def adaptive_max(x: Array, size: Any) -> tuple[Array, Array]:
     out, indices = np.empty((*x.shape[:2], *size)), np.empty((*x.shape[:2], *size), np.int64)
     windows = [list(enumerate(adaptive_windows(n, o))) for n, o in zip(x.shape[2:], size, strict=True)]
     for n, c, (i, rows), (j, columns) in itertools.product(range(x.shape[0]), range(x.shape[1]), *windows):
-        out[n, c, i, j], _, indices[n, c, i, j] = max((x[n, c, h, w], -h, h * x.shape[3] + w) for h in rows for w in columns)
+        out[n, c, i, j], indices[n, c, i, j] = max((x[n, c, h, w], h * x.shape[3] + w) for h in rows for w in columns)
     return out, indices
 
 

@@ -17,10 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     tour = commands.add_parser("tour", help="train a CNN on real digits, check it, draw it, see what it sees; write an HTML report",
                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     tour.add_argument("--out", default="tour", metavar="DIR", help="folder for the report and its pictures")
-    tour.add_argument("--epochs", default=15, type=_positive, metavar="N", help="passes over the 4,000 training digits")
+    tour.add_argument("--epochs", default=20, type=_positive, metavar="N", help="passes over the 4,000 training digits")
     tour.add_argument("--seed", default=0, type=int, metavar="N", help="for initial weights, shuffles and shifts")
     options = parser.parse_args(argv)
-    from .tour import tour as run               # everything heavy comes with it, and --help should not wait
+    from .tour import tour as run  # everything heavy comes with it, and --help should not wait
     try:
         report = run(options.out, epochs=options.epochs, seed=options.seed)
     except (OSError, ValueError) as error:

@@ -54,6 +54,7 @@ class set_grad_enabled:
         _mode.enabled = self.previous
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate a function, which then runs in this mode."""
         _mode.enabled = self.previous          # as a decorator, constructing it must not switch the caller
         return _decorate(type(self), (self.mode,), function)
 
@@ -92,7 +93,7 @@ class no_grad(_Scope):
         >>> with tg.no_grad():
         ...     w -= 0.1 * w.grad
         >>> w
-        tensor([0.8000, 0.8000], dtype=float32, requires_grad=True)
+        tensor([0.8, 0.8], dtype=float32, requires_grad=True)
     """
 
     mode = False
@@ -189,7 +190,8 @@ class Node:
     def saved(self) -> Iterator[tuple[str, Saved]]:
         """The values kept for backward, by name; empty once backward has freed them."""
         names = self.primitive.arguments or [f"{self.primitive.variadic}[{i}]" for i in range(len(self.arguments))]
-        for name, value in itertools.chain(zip(names, self.arguments, strict=False), zip(self.primitive.returns, self.results, strict=False)):
+        values = itertools.chain(zip(names, self.arguments, strict=False), zip(self.primitive.returns, self.results, strict=False))
+        for name, value in values:
             if isinstance(value, Saved):
                 yield name, value
 
@@ -306,9 +308,9 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
             raise _freed(node)
     with set_grad_enabled(create_graph):
         for node in order:
-            slot = cotangents.pop(node, None)
-            if slot is None or node not in useful:
+            if node not in cotangents or node not in useful:
                 continue
+            slot = cotangents.pop(node)
             for index, hook in list(node.hooks.values()):
                 if slot[index] is not None:
                     owned.discard((node, index))

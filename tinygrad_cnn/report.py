@@ -101,7 +101,8 @@ class Page:
             raise ValueError(f"figure: {file.name} must end in one of {', '.join(_TYPES)}")
         if file.suffix == ".svg":
             text = file.read_text(encoding="utf-8")
-            picture = f'<div class="wide" role="img" aria-label="{html.escape(alt or caption, quote=True)}">{text[text.index("<svg"):]}</div>'
+            label = html.escape(alt or caption, quote=True)
+            picture = f'<div class="wide" role="img" aria-label="{label}">{text[text.index("<svg"):]}</div>'
         else:
             data = base64.b64encode(file.read_bytes()).decode()
             size = f' style="width:{width}px"' if width else ""
@@ -113,7 +114,8 @@ class Page:
         links = "".join(f'<a href="#s{i}">{i}. {html.escape(s)}</a>' for i, s in enumerate(self._sections, 1))
         lead = f'<p class="lead">{self.lead}</p>' if self.lead else ""
         nav = f"<nav>{links}</nav>" if links else ""
-        return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+                '<meta name="viewport" content="width=device-width, initial-scale=1">'
                 f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style></head>\n<body><main><h1>{html.escape(self.title)}</h1>"
                 f"{lead}{nav}\n" + "\n".join(self._parts) + "\n</main></body></html>\n")
 

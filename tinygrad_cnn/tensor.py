@@ -11,7 +11,7 @@ import numpy as np
 
 from . import graph
 from .graph import Leaf, Node, Saved, Storage
-from .ops import elementwise, linalg, movement, reduce
+from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
 from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_shape
 from .primitive import Primitive
 from .random import generator
@@ -81,17 +81,15 @@ class Tensor:
     @staticmethod
     def _attach(primitive: Primitive, attributes: dict[str, Any], args: Sequence[Any], outputs: tuple[Tensor, ...]) -> None:
         """Make the outputs know how they were computed, if any argument requires grad."""
-        edges: list[graph.Edge | None] = []
+        edges: list[graph.Edge | None] = [None] * len(args)
         for i, a in enumerate(args):
-            edges.append(None)
             if isinstance(a, Tensor) and primitive.differentiable(i):
                 if a._rebased != a._storage.rebased:
                     raise RuntimeError(f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor "
                                        "that an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
                 edges[i] = a._edge
         wanted = tuple([edge is not None for edge in edges])
-        differentiable = [out for out in outputs if out._data.dtype.kind == "f"]
-        if True not in wanted or not differentiable:
+        if True not in wanted or "f" not in [out._data.dtype.kind for out in outputs]:
             return
         keep_arguments, keep_outputs = primitive.plan(wanted)
         saved: list[Any] = [None] * len(args)
@@ -238,7 +236,8 @@ class Tensor:
     def _accumulate(self, g: Tensor, owned: bool) -> None:
         """Add to `.grad`; take g's memory only if backward says nobody else holds it."""
         if self._grad is not None and self._grad.shape != g.shape:
-            raise RuntimeError(f"backward: a gradient of shape {g.shape} cannot be added to .grad of shape {self._grad.shape}; set it to None")
+            raise RuntimeError(f"backward: a gradient of shape {g.shape} cannot be added to .grad of shape {self._grad.shape}; "
+                               "set that to None")
         if self._grad is not None and self._grad._edge is None and g._edge is None and self._grad._data.flags.writeable:
             with np.errstate(all="ignore"):
                 np.add(self._grad._data, g._data, out=self._grad._data)
@@ -340,8 +339,8 @@ class Tensor:
         recorded = graph.is_grad_enabled() and (
             self.requires_grad or any(isinstance(o, Tensor) and o.requires_grad for o in others))
         if recorded and (self._storage.leaf or self.requires_grad and self.is_leaf):
-            raise RuntimeError(f"{name}: a leaf tensor that requires grad (shape {self.shape}), or a view of one, cannot be written in place "
-                               "while recording; use `with no_grad():`, or an out-of-place operation")
+            raise RuntimeError(f"{name}: a leaf tensor that requires grad (shape {self.shape}), or a view of one, cannot be written "
+                               "in place while recording; use `with no_grad():`, or an out-of-place operation")
         if recorded and not self.is_floating_point():
             raise TypeError(f"{name}: a tensor that requires grad cannot be written into a {self.dtype} tensor")
         result = compute(self, *others, **options)
@@ -457,14 +456,17 @@ class Tensor:
 
     def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None, dl_device: Any = None,
                    copy: bool | None = None) -> Any:
-        """Hand the memory to another library: read-only where it understands that, else as a copy."""
+        """Hand the values to another library: a copy, unless copy=False asks for the memory itself, read-only.
+
+        Not every library heeds the read-only flag (PyTorch 2.13 does not), so the memory is not handed out unasked.
+        """
         if self.requires_grad:
             raise BufferError("__dlpack__: this tensor requires grad; export x.detach()")
-        if max_version is not None and max_version >= (1, 0):
-            return self.numpy().__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
-        if copy is False:
+        if copy is not False:
+            return self._data.copy(order="K").__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
+        if max_version is None or max_version < (1, 0):
             raise BufferError("__dlpack__: the consumer cannot take read-only memory, and copy=False forbids a copy")
-        return self._data.copy(order="K").__dlpack__(stream=stream)
+        return self.numpy().__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._data.__dlpack_device__()
@@ -535,11 +537,9 @@ class Tensor:
     # ---- NumPy's functions reach ours ---------------------------------------------------------------------------------
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        from .ops import numpy_api             # a table, read on first use
         return numpy_api.call_ufunc(ufunc, method, inputs, options)
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, options: Any) -> Any:
-        from .ops import numpy_api
         return numpy_api.call_function(function, args, options)
 
     # ---- operators and methods ----------------------------------------------------------------------------------------
@@ -597,6 +597,7 @@ class Tensor:
     max, min, amax, amin, argmax, argmin = reduce.max, reduce.min, reduce.amax, reduce.amin, reduce.argmax, reduce.argmin
     any, all, cumsum, logsumexp = reduce.any, reduce.all, reduce.cumsum, reduce.logsumexp
     softmax, log_softmax = reduce.softmax, reduce.log_softmax
+    argsort, sort, topk = sorting.argsort, sorting.sort, sorting.topk
     reshape, view, flatten, unflatten = movement.reshape, movement.reshape, movement.flatten, movement.unflatten
     squeeze, unsqueeze, permute, transpose, movedim = (movement.squeeze, movement.unsqueeze, movement.permute, movement.transpose,
                                                        movement.movedim)
@@ -625,17 +626,25 @@ class Tensor:
         """The last two dims swapped."""
         return movement.transpose(self, -1, -2)
 
-    def to(self, dtype: Any = None, device: Any = None) -> Tensor:
-        """In another dtype (a Tensor stands for its dtype); itself if nothing changes. The only device is "cpu"."""
-        for value in (dtype, device):
-            if isinstance(value, str) and value.split(":")[0] in ("cuda", "mps"):
-                raise ValueError(f"to: device {value!r} is not available; this engine runs on the CPU")
-        if dtype is None or (isinstance(dtype, str) and dtype == "cpu"):
-            return self
-        wanted = check_dtype("to", dtype.dtype if isinstance(dtype, Tensor) else dtype)
+    def to(self, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
+        """In another dtype (a Tensor stands for its dtype); itself if nothing changes. The only device is "cpu".
+
+        Args:
+            args: dtype, device, or both in either order.
+            dtype, device: the same by name.
+        """
+        for value in (*args, device):
+            if isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda", "mps"):
+                if value != "cpu":
+                    raise ValueError(f"to: device {value!r} is not available; this engine runs on the CPU")
+            elif value is not None:
+                dtype = value.dtype if isinstance(value, Tensor) else value
+        wanted = self.dtype if dtype is None else check_dtype("to", dtype)
         return self if wanted == self.dtype else elementwise.to(self, dtype=wanted)
 
-    type = to
+    def type(self, dtype: Any) -> Tensor:
+        """In another dtype."""
+        return self.to(dtype)
 
     def type_as(self, other: Tensor) -> Tensor:
         """In the dtype of another tensor."""
@@ -706,10 +715,10 @@ def _immutable(array: Any) -> bool:
 
 def _operate(function: Callable[..., Any], x: Any, y: Any) -> Any:
     """An operator: gives way to types it does not know, as Python's own do."""
-    for value in (x, y):
-        if not isinstance(value, (Tensor, np.ndarray, np.generic, float, int, bool)):
-            return NotImplemented
-    return function(x, y)
+    return function(x, y) if isinstance(x, _OPERANDS) and isinstance(y, _OPERANDS) else NotImplemented
+
+
+_OPERANDS = (Tensor, np.ndarray, np.generic, float, int, bool)
 
 
 def _overwritten(target: Tensor, source: Tensor) -> Any:
@@ -727,6 +736,8 @@ def _rebuild(cls: Any, array: np.ndarray, requires_grad: bool, storage: Storage 
 
 def _root(function: str, output: Tensor, gradient: Any) -> tuple[graph.Edge, Tensor]:
     """Check one output and its cotangent; the cotangent of a single element is 1."""
+    if not isinstance(output, Tensor):
+        raise TypeError(f"{function}: outputs must be Tensors, got {type(output).__name__}")
     if output._edge is None:
         raise RuntimeError(f"{function}: the tensor of shape {output.shape} does not require grad and has no grad_fn")
     if output._rebased != output._storage.rebased:
@@ -811,9 +822,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 
 def _filled(name: str, shape: tuple[Any, ...], dtype: Any, requires_grad: bool, make: Callable[..., np.ndarray]) -> Tensor:
-    sizes = check_shape(name, shape)
-    array = make(sizes).astype(check_dtype(name, DEFAULT_DTYPE if dtype is None else dtype), copy=False)
-    return Tensor._wrap(array).requires_grad_(requires_grad)
+    sizes, dtype = check_shape(name, shape), check_dtype(name, DEFAULT_DTYPE if dtype is None else dtype)
+    return Tensor._wrap(make(sizes).astype(dtype, copy=False)).requires_grad_(requires_grad)
 
 
 def zeros(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -862,12 +872,12 @@ def eye(n: int, m: int | None = None, dtype: Any = None, requires_grad: bool = F
 
 def rand(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in 0 .. 1."""
-    return _filled("rand", shape, dtype, requires_grad, lambda s: generator().random(s))
+    return _filled("rand", shape, dtype, requires_grad, lambda s: np.asarray(generator().random(s)))
 
 
 def randn(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Standard normal random numbers."""
-    return _filled("randn", shape, dtype, requires_grad, lambda s: generator().standard_normal(s))
+    return _filled("randn", shape, dtype, requires_grad, lambda s: np.asarray(generator().standard_normal(s)))
 
 
 def randint(low: int, high: int | None = None, size: Any = (), dtype: Any = np.int64) -> Tensor:
@@ -878,11 +888,12 @@ def randint(low: int, high: int | None = None, size: Any = (), dtype: Any = np.i
         low, high = 0, low
     if high <= low:
         raise ValueError(f"randint: high {high} must be greater than low {low}")
-    return _filled("randint", (tuple(size),), dtype, False, lambda s: generator().integers(low, high, s))
+    return _filled("randint", (tuple(size),), dtype, False, lambda s: np.asarray(generator().integers(low, high, s)))
 
 
 def randperm(n: int) -> Tensor:
     """A random order of 0 .. n - 1, int64."""
+    (n,) = check_shape("randperm", (n,))
     return Tensor._wrap(generator().permutation(n).astype(np.int64))
 
 

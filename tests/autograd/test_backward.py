@@ -181,14 +181,18 @@ def test_diamonds():
 
 
 def test_a_chain_of_100_000_operations_under_the_default_recursion_limit():
-    assert sys.getrecursionlimit() <= 1000 or "pytest" in sys.modules
-    x = leaf(1.0)
-    y = x
-    for _ in range(100_000):
-        y = y + 0
-    y.backward()
-    assert x.grad.item() == 1
-    del y
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)                # Python's default, whatever the test runner has set
+    try:
+        x = leaf(1.0)
+        y = x
+        for _ in range(100_000):
+            y = y + 0
+        y.backward()
+        assert x.grad.item() == 1
+        del y
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_a_long_chain_that_is_never_walked_is_freed_without_recursion():
@@ -235,7 +239,7 @@ def test_grad_of_computed_inputs_and_of_the_same_input_twice():
     x = leaf(3.0)
     y = x * x
     z = y * x
-    gy, gx, again = grad(z, [y, x, x])
+    gy, gx, again = grad(z, [y, x, x], retain_graph=True)
     assert (gy.item(), gx.item(), again.item()) == (3, 27, 27)
     (itself,) = grad(y, y)
     assert itself.item() == 1
@@ -465,9 +469,6 @@ def test_copies_of_leaves():
     assert deep.requires_grad and deep.grad.tolist() == [2, 4] and not np.shares_memory(deep.numpy(), x.numpy())
     assert shallow.requires_grad and np.shares_memory(shallow.numpy(), x.numpy())
     y = x.exp()
-    with tg.no_grad():
-        shallow.zero_()
-    (x * y).sum().backward                     # noqa: B018 - recorded after the write, so legal
     for what in (copy.copy, copy.deepcopy):
         with pytest.raises(RuntimeError, match=r"detach\(\)"):
             what(y)

@@ -187,8 +187,6 @@ def test_numpy_views_are_read_only():
     for view in (y.numpy(), np.asarray(y), y.detach().numpy(), y.T.numpy(), y[0].numpy(), y.numpy()[::2], y.numpy().reshape(1, 2)):
         with pytest.raises(ValueError, match="read-only"):
             view[...] = 7
-    with pytest.raises(ValueError, match="WRITEABLE"):
-        y.numpy().flags.writeable = True
     copied = np.array(y)
     copied[:] = 7
     assert y.tolist() != [7, 7]
@@ -309,7 +307,7 @@ def test_a_primitive_that_returns_its_argument_or_a_view_of_it_shares_its_versio
     def _(g):
         return g
 
-    y = leaf(1.0, 2.0).exp()
+    y = leaf(1.0, 2.0) * 1
     for view in (same(y), tg.einsum("i->i", y)):
         z = (y * y).sum()
         if np.shares_memory(view.numpy(), y.numpy()):

@@ -50,8 +50,9 @@ def test_tensor_dataset():
     assert b.item() == 3
 
 
-@pytest.mark.parametrize("tensors, error", [((), ValueError), ((tg.ones(3), tg.ones(4)), ValueError), ((tg.tensor(1.0),), ValueError),
-                                            ((np.ones(3),), TypeError)])
+@pytest.mark.parametrize("tensors, error", [
+    ((), ValueError), ((tg.ones(3), tg.ones(4)), ValueError), ((tg.tensor(1.0),), ValueError),
+    ((np.ones(3),), TypeError)])
 def test_tensor_dataset_refuses(tensors, error):
     with pytest.raises(error, match="TensorDataset"):
         TensorDataset(*tensors)
@@ -108,7 +109,8 @@ def test_default_collate():
 
 
 @pytest.mark.parametrize("samples, error, message", [
-    ([], ValueError, "no samples"), ([tg.ones(2), tg.ones(3)], ValueError, r"\[\(2,\), \(3,\)\]"), ([None], TypeError, "NoneType"),
+    ([], ValueError, "no samples"), ([None], TypeError, "NoneType"),
+    ([tg.ones(2), tg.ones(3)], ValueError, r"\[\(2,\), \(3,\)\]"),
     ([{"a": 1}, {"b": 1}], ValueError, "keys"), ([(1,), (1, 2)], ValueError, r"lengths differ: \[1, 2\]")])
 def test_default_collate_refuses(samples, error, message):
     with pytest.raises(error, match=f"default_collate: .*{message}"):
@@ -135,7 +137,8 @@ def test_batches(batch_size, drop_last):
 def test_fast_and_slow_paths_agree_and_the_fast_one_respects_subclasses():
     dataset, _ = pairs()
     for fast, slow in ((dataset, Plain(dataset)), (Subset(dataset, [4, 2]), Plain(Subset(dataset, [4, 2])))):
-        for a, b in zip(DataLoader(fast, 4, shuffle=True, generator=0), DataLoader(slow, 4, shuffle=True, generator=0), strict=True):
+        loaders = [DataLoader(side, 4, shuffle=True, generator=0) for side in (fast, slow)]
+        for a, b in zip(*loaders, strict=True):
             for s, t in zip(a, b, strict=True):
                 assert s.dtype == t.dtype
                 np.testing.assert_array_equal(s.numpy(), t.numpy())
@@ -197,7 +200,8 @@ def test_an_empty_data_set_has_no_batches(shuffle):
 
 
 @pytest.mark.parametrize("options, error, message", [
-    ({"batch_size": 0}, ValueError, "batch_size must be an int of 1 or more, got 0"), ({"batch_size": -1}, ValueError, "batch_size"),
+    ({"batch_size": 0}, ValueError, "batch_size must be an int of 1 or more, got 0"),
+    ({"batch_size": -1}, ValueError, "batch_size"),
     ({"batch_size": 2.0}, ValueError, "batch_size"), ({"batch_size": None}, ValueError, "batch_size"),
     ({"num_workers": 2}, ValueError, "num_workers must be 0, got 2"), ({"generator": "x"}, TypeError, "generator"),
     ({"generator": -1}, TypeError, "generator"), ({"collate_fn": 3}, TypeError, "collate_fn"),

@@ -37,12 +37,14 @@ LABELS = np.array([3, 0, 9, 1, 5, 9], np.uint8)
 
 
 def idx(array, magic=None):
-    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim if magic is None else magic, *array.shape) + array.tobytes()
+    magic = 0x0800 + array.ndim if magic is None else magic
+    return struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes()
 
 
 def write(folder, prefix="train", images=None, labels=None, ending="", pack=bytes):
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, content in (("images-idx3", idx(IMAGES) if images is None else images), ("labels-idx1", idx(LABELS) if labels is None else labels)):
+    images, labels = idx(IMAGES) if images is None else images, idx(LABELS) if labels is None else labels
+    for kind, content in (("images-idx3", images), ("labels-idx1", labels)):
         (folder / f"{prefix}-{kind}-ubyte{ending}").write_bytes(pack(content))
 
 
@@ -90,9 +92,9 @@ DAMAGE = {
     "labels cut short": ({"labels": whole_labels[:-2]}, "train-labels.*cut short"),
     "too long": ({"images": whole_images + b"\0"}, "train-images.*too long"),
     "labels too long": ({"labels": whole_labels + bytes(100)}, "train-labels.*too long"),
-    "labels for images": ({"images": whole_labels + bytes(8)}, "train-images.*magic number 0x00000801, wanted 0x00000803"),
+    "labels for images": ({"images": whole_labels + bytes(8)}, "train-images.*number 0x00000801, wanted 0x00000803"),
     "float IDX": ({"images": idx(IMAGES, 0x0D03)}, "train-images.*magic number 0x00000d03"),
-    "little-endian": ({"labels": struct.pack("<2I", 0x0801, 6) + LABELS.tobytes()}, "train-labels.*magic number 0x01080000"),
+    "little-endian": ({"labels": struct.pack("<2I", 0x0801, 6) + LABELS.tobytes()}, "train-labels.*number 0x01080000"),
     "not IDX": ({"images": b"<html>404 Not Found</html>"}, "train-images.*magic number"),
     "huge claim": ({"images": struct.pack(">4I", 0x0803, *[2**32 - 1] * 3)}, "train-images.*claims shape"),
     "counts differ": ({"labels": idx(LABELS[:5])}, "6 images.*5 labels"),
@@ -108,8 +110,9 @@ def test_damaged_files_are_refused_by_name(tmp_path, files, message, ending, pac
         MNIST(tmp_path)
 
 
-@pytest.mark.parametrize("spoil", [lambda b: b[:-12], lambda b: b[:20] + bytes([b[20] ^ 255]) + b[21:], lambda b: b[:-5] + b"\1" + b[-4:],
-                                   lambda b: b"plain bytes", lambda b: b[:9]])
+@pytest.mark.parametrize("spoil", [
+    lambda b: b[:-12], lambda b: b[:20] + bytes([b[20] ^ 255]) + b[21:],
+    lambda b: b[:-5] + bytes([b[-5] ^ 255]) + b[-4:], lambda b: b"plain bytes", lambda b: b[:9]])
 def test_damaged_gzip_is_refused_by_name(tmp_path, spoil):
     write(tmp_path, ending=".gz", pack=lambda content: spoil(gzip.compress(content, mtime=0)))
     with pytest.raises(ValueError, match=r"MNIST: .*train-images-idx3-ubyte\.gz is"):

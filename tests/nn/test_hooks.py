@@ -80,8 +80,10 @@ def test_backward_hook_with_several_inputs_and_outputs():
         lambda m, gi, go: seen.append([[g.item() for g in gs] for gs in (gi, go)]))
     a, b = tg.tensor(2.0, requires_grad=True), tg.tensor(5.0, requires_grad=True)
     product, total = module(a, b)
-    (product * 10 + total).backward()
-    assert seen == [[[51, 21], [10, 1]]]
+    loss = product * 10 + total
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert seen == [[[51, 21], [10, 1]]] * 2
     handle.remove()
     module.register_full_backward_hook(lambda m, gi, go: gi)
     with pytest.raises(RuntimeError, match="only a single one can be replaced"):

@@ -10,6 +10,7 @@ from tinygrad_cnn.primitive import registry
 from ..op_samples import ALL, IDS, SAMPLES, Sample
 
 EVERY = pytest.mark.parametrize("sample", ALL, ids=IDS)
+NAMES = pytest.mark.parametrize("name", sorted(SAMPLES))
 FIRST_ORDER = pytest.mark.parametrize("sample", [s for s in ALL if s.order >= 1], ids=[i for s, i in zip(ALL, IDS, strict=True) if s.order >= 1])
 SECOND_ORDER = pytest.mark.parametrize("sample", [s for s in ALL if s.order >= 2], ids=[i for s, i in zip(ALL, IDS, strict=True) if s.order >= 2])
 THIRD_ORDER = pytest.mark.parametrize("name", ["_conv2d", "_batch_norm", "_max_pool2d", "mul", "pow", "sigmoid", "_matmul", "_softmax"])
@@ -26,7 +27,7 @@ def test_every_primitive_of_the_package_has_samples():
     assert set(SAMPLES) - ours == set()
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES))
+@NAMES
 def test_a_primitive_has_several_samples_and_its_rules_are_checked(name):
     samples, p = SAMPLES[name], registry[name]
     assert len(samples) >= 2
@@ -36,7 +37,7 @@ def test_a_primitive_has_several_samples_and_its_rules_are_checked(name):
         assert max(s.order for s in samples) == 0
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES))
+@NAMES
 def test_the_samples_of_a_primitive_call_it(name, monkeypatch):
     calls = []
     run = type(registry[name]).run
@@ -56,19 +57,23 @@ def test_forward_is_what_the_slow_reference_says(sample: Sample):
         np.testing.assert_allclose(o.numpy(), e, rtol=1e-9, atol=1e-12)
 
 
-@EVERY
-def test_inputs_are_left_alone_and_outputs_are_repeatable(sample: Sample):
-    tensors = sample.tensors()
-    before = [np.array(t.numpy()) if isinstance(t, tg.Tensor) else t for t in tensors]
-    first, second = as_tuple(sample.run(*tensors)), as_tuple(sample.run(*tensors))
-    roots = [o for o in first if o.requires_grad]
-    if roots:
-        tg.autograd.backward(roots, [tg.randn(*o.shape, dtype=o.dtype) for o in roots])
-    for t, b in zip(tensors, before, strict=True):
-        if isinstance(t, tg.Tensor):
-            np.testing.assert_array_equal(t.numpy(), b)
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
+@NAMES
+def test_inputs_are_left_alone_outputs_repeat_and_gradients_fit_their_leaf(name):
+    for sample in SAMPLES[name]:
+        tensors = sample.tensors()
+        before = [np.array(t.numpy()) if isinstance(t, tg.Tensor) else None for t in tensors]
+        first, second = as_tuple(sample.run(*tensors)), as_tuple(sample.run(*tensors))
+        roots = [o for o in first if o.requires_grad]
+        if roots:
+            leaves = [t for t in tensors if isinstance(t, tg.Tensor) and t.requires_grad]
+            found = grad(roots, leaves, [tg.randn(*o.shape, dtype=o.dtype) for o in roots], allow_unused=True)
+            for leaf, g in zip(leaves, found, strict=True):
+                assert g is None or (g.shape == leaf.shape and g.dtype == leaf.dtype and not g.requires_grad), sample
+        for t, b in zip(tensors, before, strict=True):
+            if isinstance(t, tg.Tensor):
+                np.testing.assert_array_equal(t.numpy(), b, err_msg=str(sample))
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=str(sample))
 
 
 @FIRST_ORDER
@@ -101,26 +106,26 @@ def test_third_derivatives(name):
     assert gradgradcheck(lambda *args: tuple(slope(*args)), inputs)
 
 
-@EVERY
-def test_float32_stays_float32(sample: Sample):
-    tensors = sample.tensors(np.float32)
-    if any(k in sample.kwargs for k in ("dtype",)):
-        return
-    out = as_tuple(sample.run(*tensors))
-    expected = as_tuple(sample.reference(*sample.inputs, **sample.kwargs))
-    for o, e in zip(out, expected, strict=True):
-        if o.is_floating_point():
-            assert o.dtype == np.float32
-            np.testing.assert_allclose(o.numpy(), e, rtol=2e-4, atol=2e-5)
-    roots = [o for o in out if o.requires_grad]
-    if roots:
-        tg.autograd.backward(roots, [tg.randn(*o.shape) for o in roots])
+@NAMES
+def test_float32_stays_float32(name):
+    for sample in SAMPLES[name]:
+        if "dtype" in sample.kwargs:
+            continue
+        tensors = sample.tensors(np.float32)
+        out = as_tuple(sample.run(*tensors))
+        for o, e in zip(out, as_tuple(sample.reference(*sample.inputs, **sample.kwargs)), strict=True):
+            if o.is_floating_point():
+                assert o.dtype == np.float32, sample
+                np.testing.assert_allclose(o.numpy(), e, rtol=2e-4, atol=2e-5, err_msg=str(sample))
+        roots = [o for o in out if o.requires_grad]
+        if roots:
+            tg.autograd.backward(roots, [tg.randn(*o.shape) for o in roots])
         for t in tensors:
             if isinstance(t, tg.Tensor) and t.grad is not None:
-                assert t.grad.dtype == np.float32 and t.grad.shape == t.shape
+                assert t.grad.dtype == np.float32 and t.grad.shape == t.shape, sample
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES))
+@NAMES
 def test_called_with_arrays_a_primitive_just_runs(name):
     """The forwards know no Tensor: a call on arrays gives arrays, with the same numbers."""
     sample, seen = SAMPLES[name][1], []
@@ -134,14 +139,3 @@ def test_called_with_arrays_a_primitive_just_runs(name):
     for arrays, attributes in seen[:1]:
         for out in as_tuple(p(*arrays, **attributes)):
             assert isinstance(out, (np.ndarray, np.generic))
-
-
-@EVERY
-def test_gradients_arrive_in_the_shape_of_the_leaf(sample: Sample):
-    tensors = sample.tensors()
-    roots = [o for o in as_tuple(sample.run(*tensors)) if o.requires_grad]
-    if not roots:
-        return
-    leaves = [t for t in tensors if isinstance(t, tg.Tensor) and t.requires_grad]
-    for leaf, g in zip(leaves, grad(roots, leaves, [tg.randn(*o.shape, dtype=o.dtype) for o in roots], allow_unused=True), strict=True):
-        assert g is None or (g.shape == leaf.shape and g.dtype == leaf.dtype and not g.requires_grad)

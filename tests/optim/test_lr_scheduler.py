@@ -52,8 +52,8 @@ CLOSED_FORMS = {
     "lambda": (lambda o: LambdaLR(o, lambda t: 1 / (1 + t)), lambda t: 2 / (1 + t)),
     "callable": (lambda o: LambdaLR(o, [Falling(0.5)]), lambda t: 2 * 0.5**t),
     "cosine": (lambda o: CosineAnnealingLR(o, 4, 0.5), lambda t: 0.5 + 0.75 * (1 + math.cos(math.pi * t / 4))),
-    "one cycle": (lambda o: OneCycleLR(o, 3.0, 20, pct_start=0.25, anneal_strategy="linear", div_factor=3, final_div_factor=100,
-                                       cycle_momentum=False),
+    "one cycle": (lambda o: OneCycleLR(o, 3.0, 20, pct_start=0.25, anneal_strategy="linear", div_factor=3,
+                                       final_div_factor=100, cycle_momentum=False),
                   lambda t: 1 + t / 2 if t <= 4 else 3 - (3 - 0.01) * (t - 4) / 15),
 }
 every_schedule = pytest.mark.parametrize("make, closed", CLOSED_FORMS.values(), ids=CLOSED_FORMS)
@@ -126,7 +126,9 @@ def test_one_cycle_moves_momentum_against_the_rate(optimizer, momentum):
 
 def test_one_cycle_with_three_phases():
     optimizer = sgd(momentum=0.9)
-    seen = rates(optimizer, OneCycleLR(optimizer, 1.0, 21, pct_start=1 / 3, three_phase=True, div_factor=10, anneal_strategy="linear"), 20)
+    options = {"three_phase": True, "anneal_strategy": "linear"}
+    schedule = OneCycleLR(optimizer, 1.0, 21, pct_start=1 / 3, div_factor=10, **options)
+    seen = rates(optimizer, schedule, 20)
     assert [seen[0], seen[6], seen[12], seen[20]] == pytest.approx([0.1, 1.0, 0.1, 1e-5])
     assert seen[3] == pytest.approx(0.55) and seen[9] == pytest.approx(0.55)
 

@@ -16,11 +16,13 @@ __all__ = ["GradcheckError", "Primitive", "backward", "enable_grad", "grad", "gr
 
 
 def _listed(values: Any) -> list[Any]:
-    return [values] if isinstance(values, Tensor) or values is None else list(values)
+    return list(values) if isinstance(values, (tuple, list)) else [values]
 
 
 def _roots(function: str, outputs: Any, grad_outputs: Any) -> list[Any]:
     tensors = _listed(outputs)
+    if isinstance(outputs, Tensor) and not isinstance(grad_outputs, (list, tuple)):
+        grad_outputs = [grad_outputs]
     cotangents = [None] * len(tensors) if grad_outputs is None else _listed(grad_outputs)
     if len(cotangents) != len(tensors):
         raise ValueError(f"{function}: got {len(cotangents)} gradients for {len(tensors)} outputs")
@@ -54,15 +56,16 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], 
     """
     wanted = _listed(inputs)
     for i, t in enumerate(wanted):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"grad: input {i} must be a Tensor, got {type(t).__name__}")
         if t._edge is None:
             raise RuntimeError(f"grad: input {i} of shape {t.shape} does not require grad")
     found = graph.backward(_roots("grad", outputs, grad_outputs), Tensor._wrap, create_graph=create_graph,
                            retain_graph=create_graph if retain_graph is None else retain_graph, targets=[t._edge for t in wanted])
-    results = tuple(found.get(t._edge) for t in wanted)
-    if not allow_unused and None in [None if r is None else 0 for r in results]:
-        i = next(i for i, r in enumerate(results) if r is None)
-        raise RuntimeError(f"grad: input {i} of shape {wanted[i].shape} was not used to compute the outputs; pass allow_unused=True for None")
-    return results
+    for i, t in enumerate(wanted):
+        if t._edge not in found and not allow_unused:
+            raise RuntimeError(f"grad: input {i} of shape {t.shape} was not used to compute the outputs; pass allow_unused=True for None")
+    return tuple(found.get(t._edge) for t in wanted)
 
 
 def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Any = None, retain_graph: bool | None = None,

@@ -169,7 +169,7 @@ class _Check:
     def _pull(self, outputs: list[Tensor], cotangents: list[np.ndarray]) -> list[Any]:
         """The gradients of the outputs, so weighted, in the inputs; None for an input they do not depend on."""
         roots = [_root(self.name, out, Tensor._wrap(g)) for out, g in zip(outputs, cotangents, strict=True) if out.requires_grad]
-        edges = [x._edge for x in self.inputs]
+        edges = [x._edge for x in self.inputs if x._edge is not None]
         found = graph.backward(roots, Tensor._wrap, retain_graph=True, create_graph=False, targets=edges) if roots else {}
         return [found.get(edge) for edge in edges]
 
@@ -251,7 +251,8 @@ class _Check:
         of = tuple(map(int, np.unravel_index(row, out.shape)))
         a, n = analytic[row, column], numeric[row, column]
         raise GradcheckError(
-            f"{self.name}: {what} {k} (shape {out.shape}) for {self._input(i)}: {off.sum()} of {off.size} elements of the Jacobian are off. "
+            f"{self.name}: {what} {k} (shape {out.shape}) for {self._input(i)}: "
+            f"{off.sum()} of {off.size} elements of the Jacobian are off. "
             f"Worst: d {what}{list(of)} / d input{list(at)} is {a:.10g} analytically, {n:.10g} numerically, "
             f"|difference| {abs(a - n):.3g} > {limit[row, column]:.3g} = atol {self.atol:g} + rtol {self.rtol:g} * |numeric|. "
             f"{self._diagnose(k, i, int(row), int(column), out)}")

@@ -5,4 +5,5 @@ from .dataset import Dataset, Subset, TensorDataset, default_collate, random_spl
 from .loader import DataLoader
 from .mnist import MNIST, mnist5k
 
-__all__ = ["MNIST", "DataLoader", "Dataset", "Subset", "TensorDataset", "default_collate", "mnist5k", "random_shift", "random_split"]
+__all__ = ["MNIST", "DataLoader", "Dataset", "Subset", "TensorDataset", "default_collate", "mnist5k", "random_shift",
+           "random_split"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from ..graph import is_grad_enabled
 from ..tensor import Tensor
-from .dataset import as_generator
+from .dataset import as_generator, is_count
 
 
 def random_shift(images: Any, limit: int, generator: np.random.Generator | int | None = None) -> Any:
@@ -37,7 +36,7 @@ def random_shift(images: Any, limit: int, generator: np.random.Generator | int |
         raise TypeError(f"random_shift: images must be a Tensor or an array, got {type(images).__name__}")
     if images.ndim < 3:
         raise ValueError(f"random_shift: images must be (N, ..., H, W), got shape {tuple(images.shape)}")
-    if not isinstance(limit, Integral) or isinstance(limit, bool) or limit < 0:
+    if not is_count(limit, 0):
         raise ValueError(f"random_shift: limit must be an int of 0 or more, got {limit!r}")
     if isinstance(images, Tensor) and images.requires_grad and is_grad_enabled():
         raise RuntimeError("random_shift: images require grad, but a shift is not recorded; pass images.detach()")

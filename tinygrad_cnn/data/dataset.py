@@ -16,8 +16,8 @@ from ..tensor import Tensor, tensor
 class Dataset:
     """Samples by index: define `__getitem__` and `__len__`.
 
-    A class may also define `batch(indices)`, which takes many samples at once, collated; `DataLoader` then uses it, unless
-    a subclass has its own `__getitem__`.
+    A class may also define `batch(indices)`, which takes many samples at once, collated; `DataLoader` then uses it,
+    unless a subclass has its own `__getitem__`.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -54,7 +54,7 @@ class TensorDataset(Dataset):
     def __init__(self, *tensors: Tensor):
         for i, t in enumerate(tensors):
             if not isinstance(t, Tensor):
-                raise TypeError(f"TensorDataset: tensor {i} must be a Tensor, got {type(t).__name__}; convert it with tg.tensor")
+                raise TypeError(f"TensorDataset: tensor {i} must be a Tensor, got {type(t).__name__}; use tg.tensor")
         shapes = [t.shape for t in tensors]
         if not shapes or () in shapes or len({shape[0] for shape in shapes}) > 1:
             raise ValueError(f"TensorDataset: wanted tensors of one size in dim 0, got shapes {shapes}")
@@ -84,7 +84,7 @@ class Subset(Dataset):
 
     def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray):
         chosen = np.asarray(indices)
-        if chosen.ndim != 1 or chosen.dtype.kind not in "iu" and chosen.size:
+        if chosen.ndim != 1 or (chosen.dtype.kind not in "iu" and chosen.size):
             raise TypeError(f"Subset: indices must be a list of ints, got {indices!r:.80}")
         outside = [int(i) for i in chosen if not -len(dataset) <= i < len(dataset)]
         if outside:
@@ -102,13 +102,14 @@ class Subset(Dataset):
         return take(self.dataset, self.indices[indices])
 
 
-def random_split(dataset: Any, lengths: Sequence[float], generator: np.random.Generator | int | None = None) -> list[Subset]:
+def random_split(dataset: Any, lengths: Sequence[float],
+                 generator: np.random.Generator | int | None = None) -> list[Subset]:
     """Parts of a data set, drawn at random and without overlap.
 
     Args:
         dataset: anything with `__getitem__` and `__len__`.
-        lengths: the parts' sizes, which sum to the data set's; or fractions, which sum to 1 (what rounding leaves over goes
-            to the parts in turn).
+        lengths: the parts' sizes, which sum to the data set's; or fractions, which sum to 1 (what rounding leaves over
+            goes to the parts in turn).
         generator: a NumPy generator or a seed; what `tg.manual_seed` seeds by default.
 
     Raises:
@@ -140,9 +141,14 @@ def as_generator(function: str, generator: np.random.Generator | int | None) -> 
         return random.generator()
     if isinstance(generator, np.random.Generator):
         return generator
-    if not isinstance(generator, Integral) or isinstance(generator, bool) or generator < 0:
-        raise TypeError(f"{function}: generator must be a numpy.random.Generator or a seed of 0 or more, got {generator!r}")
+    if not is_count(generator, 0):
+        raise TypeError(f"{function}: generator must be a numpy.random.Generator or a seed, got {generator!r}")
     return np.random.default_rng(int(generator))
+
+
+def is_count(value: Any, least: int) -> bool:
+    """Whether the value is an integer, not a bool, of at least `least`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def take(dataset: Any, indices: np.ndarray) -> Any:
@@ -157,10 +163,11 @@ def default_collate(batch: Sequence[Any]) -> Any:
     """Samples as one batch, with a new first dim. Python floats become float32, where PyTorch makes them float64.
 
     Args:
-        batch: samples of one kind: Tensors or arrays of one shape, numbers, strings, or tuples, lists and dicts of them.
+        batch: samples of one kind: Tensors or arrays of one shape, numbers, strings, or tuples, lists, dicts of them.
 
     Returns:
-        A Tensor for Tensors, arrays and numbers; strings as they are; a list per entry of tuples and lists; a dict of dicts.
+        A Tensor for Tensors, arrays and numbers; strings as they are; a list with a batch per entry for tuples and
+        lists; a dict for dicts.
 
     Raises:
         ValueError: no samples, or samples whose shapes, lengths or keys differ.
@@ -181,7 +188,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, (Tensor, np.ndarray, np.generic)):
         shapes = [np.shape(s) for s in samples]
         if len(set(shapes)) > 1:
-            raise ValueError(f"default_collate: the samples' shapes differ: {sorted(set(shapes))}; resize them or pass a collate_fn")
+            raise ValueError(f"default_collate: the samples' shapes differ: {sorted(set(shapes))}; resize them, or "
+                             "pass a collate_fn")
         return tensor(np.stack([s.numpy() if isinstance(s, Tensor) else s for s in samples]))
     if isinstance(first, Real):
         return tensor(samples)
@@ -194,5 +202,5 @@ def default_collate(batch: Sequence[Any]) -> Any:
             raise ValueError(f"default_collate: the samples' lengths differ: {sorted({len(s) for s in samples})}")
         columns = [default_collate(column) for column in zip(*samples, strict=True)]
         return type(first)(*columns) if hasattr(first, "_fields") else columns
-    raise TypeError(f"default_collate: cannot make a batch of {type(first).__name__}; wanted Tensors, arrays, numbers, strings, "
-                    "tuples, lists or dicts. Pass a collate_fn")
+    raise TypeError(f"default_collate: cannot make a batch of {type(first).__name__}; wanted Tensors, arrays, numbers, "
+                    "strings, tuples, lists or dicts. Pass a collate_fn")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from .dataset import as_generator, take
+from .dataset import as_generator, is_count, take
 
 
 class DataLoader:
@@ -21,8 +20,8 @@ class DataLoader:
         num_workers: 0.
         collate_fn: makes a batch of a list of samples; `default_collate` by default.
         drop_last: leave out a last batch of fewer samples.
-        generator: for the order: a NumPy generator, or a seed, which makes this loader's epochs repeatable; by default what
-            `tg.manual_seed` seeds.
+        generator: for the order: a NumPy generator, or a seed, which makes this loader's epochs repeatable; by default
+            what `tg.manual_seed` seeds.
 
     Raises:
         TypeError: a data set without a length.
@@ -40,10 +39,10 @@ class DataLoader:
                  generator: np.random.Generator | int | None = None):
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise TypeError(f"DataLoader: dataset must have __getitem__ and __len__, {type(dataset).__name__} has not")
-        if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
+        if not is_count(batch_size, 1):
             raise ValueError(f"DataLoader: batch_size must be an int of 1 or more, got {batch_size!r}")
         if num_workers != 0:
-            raise ValueError(f"DataLoader: num_workers must be 0, got {num_workers!r}; batches are loaded in this process")
+            raise ValueError(f"DataLoader: num_workers must be 0, got {num_workers!r}; this process loads the batches")
         if collate_fn is not None and not callable(collate_fn):
             raise TypeError(f"DataLoader: collate_fn must be a function, got {collate_fn!r}")
         self.dataset = dataset

@@ -45,7 +45,7 @@ def mnist5k(train: bool | None = None) -> TensorDataset:
     """
     if train not in (True, False, None):
         raise TypeError(f"mnist5k: train must be True, False or None, got {train!r}")
-    with resources.files(__package__).joinpath("mnist5k.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with resources.files(__package__).joinpath("mnist5k.npz").open("rb") as file, np.load(file) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     part = slice(None) if train is None else slice(TRAINING_DIGITS) if train else slice(TRAINING_DIGITS, None)
     return TensorDataset(_scaled(images[part]), tensor(labels[part], dtype=np.int64))
@@ -69,7 +69,8 @@ class MNIST(Dataset):
 
     Raises:
         FileNotFoundError: a file is in none of the places.
-        ValueError: a file that is no IDX file, cut short, too long, or of other counts or values than it should have; it is named.
+        ValueError: a file, which is named, that is no IDX file, is cut short or too long, or has other counts or values
+            than it should have.
     """
 
     def __init__(self, root: str | PathLike[str], train: bool = True, transform: Callable[[Tensor], Any] | None = None,
@@ -78,12 +79,13 @@ class MNIST(Dataset):
             if function is not None and not callable(function):
                 raise TypeError(f"MNIST: {name} must be a function, got {function!r}")
         prefix = "train" if train else "t10k"
-        image_file, label_file = (_find(Path(root), f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        image_file = _find(Path(root), f"{prefix}-images-idx3-ubyte")
+        label_file = _find(Path(root), f"{prefix}-labels-idx1-ubyte")
         images, labels = _read_idx(image_file, 3), _read_idx(label_file, 1)
         if len(images) != len(labels):
             raise ValueError(f"MNIST: {image_file} has {len(images)} images, {label_file} {len(labels)} labels")
         if labels.size and labels.max() > 9:
-            raise ValueError(f"MNIST: {label_file} has label {labels.max()} at position {labels.argmax()}; wanted 0 .. 9")
+            raise ValueError(f"MNIST: {label_file} has label {labels.max()} at position {labels.argmax()}; wanted 0-9")
         self.data, self.targets = tensor(images), tensor(labels, dtype=np.int64)
         self.train, self.transform, self.target_transform = bool(train), transform, target_transform
 
@@ -119,8 +121,9 @@ def _read_idx(path: Path, ndim: int) -> np.ndarray:
             if len(start) < header:
                 raise ValueError(f"MNIST: {path} is cut short: {len(start)} bytes, its header alone has {header}")
             magic, *shape = struct.unpack(f">{1 + ndim}I", start)
-            if magic != (IDX_UINT8 << 8) + ndim:
-                raise ValueError(f"MNIST: {path} starts with magic number {magic:#010x}, wanted {(IDX_UINT8 << 8) + ndim:#010x}")
+            wanted = (IDX_UINT8 << 8) + ndim
+            if magic != wanted:
+                raise ValueError(f"MNIST: {path} starts with magic number {magic:#010x}, wanted {wanted:#010x}")
             count = math.prod(shape)
             if count > IDX_LIMIT:
                 raise ValueError(f"MNIST: {path} claims shape {tuple(shape)}, more than {IDX_LIMIT} bytes")

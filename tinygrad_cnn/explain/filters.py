@@ -42,7 +42,7 @@ def filters(layer: Module | Tensor | np.ndarray, shape: tuple[int, int, int] | N
     weight = as_array("filters", "layer (or its weight)", getattr(layer, "weight", layer))
     if shape is not None:
         if len(shape) != 3 or weight.ndim != 2 or int(np.prod(shape)) != weight.shape[1]:
-            raise ValueError(f"filters: shape must be (C, H, W) with C H W = {weight.shape[1:]} of weights (K, D), got {shape} for {weight.shape}")
+            raise ValueError(f"filters: shape must be (C, H, W) with C H W = D of weights (K, D), got {shape} for weights {weight.shape}")
         weight = weight.reshape(-1, *shape)                                      # (K, C H W) -> (K, C, H, W)
     if weight.ndim != 4:
         raise ValueError(f"filters: weights must have shape (K, C, R, S), got {weight.shape}; for a linear layer pass shape=(C, H, W), "

@@ -159,7 +159,8 @@ def read(function: str, model: Module | Callable[[Tensor], Tensor], x: Tensor, l
         raise RuntimeError(f"{function}: layer {sorted(map(str, missing))[0]} did not run in the model's forward pass")
     for layer, output in outputs.items():
         if not isinstance(output, Tensor):
-            raise TypeError(f"{function}: wanted a Tensor from {'the model' if layer is None else f'layer {layer}'}, got {type(output).__name__}")
+            giver = "the model" if layer is None else f"layer {layer}"
+            raise TypeError(f"{function}: wanted a Tensor from {giver}, got {type(output).__name__}")
     return outputs
 
 

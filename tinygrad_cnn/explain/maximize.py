@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import grad
 from ..graph import enable_grad
 from ..nn import Module
 from ..random import manual_seed
-from ..tensor import Tensor, from_numpy, ones_like
+from ..tensor import Tensor, from_numpy
 from .layers import as_input, untouched
 from .objectives import Objective, Units, as_objective, evaluate, warn_of_softmax
 from .picture import Picture, grid
@@ -121,8 +120,7 @@ def _slope(regularizer: Callable[[Tensor], Tensor], image: Tensor) -> np.ndarray
     if not isinstance(penalty, Tensor) or penalty.shape != (len(image),):
         raise ValueError(f"maximize: regularizer {_label(regularizer)} must give one number per image, a Tensor of shape ({len(image)},), "
                          f"got {penalty.shape if isinstance(penalty, Tensor) else type(penalty).__name__}")
-    (gradient,) = grad(penalty, image, grad_outputs=ones_like(penalty))
-    return gradient.numpy()
+    return pixel_gradient("maximize", f"regularizer {_label(regularizer)}", penalty, image).numpy()
 
 
 def _label(function: Callable[..., Any]) -> str:
@@ -131,7 +129,8 @@ def _label(function: Callable[..., Any]) -> str:
 
 def _check_finite(objective: Objective, step: int, *arrays: np.ndarray) -> None:
     if not all(np.isfinite(array).all() for array in arrays):
-        raise FloatingPointError(f"maximize: {objective.label} or a gradient is NaN or infinite at step {step}; take a smaller lr, or bounds")
+        raise FloatingPointError(f"maximize: {objective.label} or a gradient is NaN or infinite at step {step}; take a smaller lr, "
+                                 "or bounds")
 
 
 def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | Units | Callable[[Tensor], Tensor],
@@ -169,8 +168,8 @@ def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | 
         FloatingPointError: f or a gradient is NaN or infinite.
 
     Warns:
-        UserWarning: a class score behind softmax; an image that shows nothing, because its f had no gradient at any step or
-            led only out of bounds.
+        UserWarning: a class score behind softmax; an image that shows nothing, because its f had no gradient at any step, or
+            R and the bounds left it no way.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -192,9 +191,10 @@ def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | 
         raise ValueError(f"maximize: lr must be greater than 0, got {lr}")
     if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
         raise ValueError(f"maximize: bounds must be (lowest, highest) pixel value or None, got {bounds}")
+    bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))   # a NumPy scalar would turn float32 into float64
     parameter = next(model.parameters(), None) if isinstance(model, Module) else None
     begin = first_image(start, shape, objective.images, bounds, seed, np.float32 if parameter is None else parameter.dtype)
-    from tqdm import tqdm                      # slow to import
+    from tqdm import tqdm  # slow to import
 
     history = np.empty((steps + 1, len(begin)))
     responded = np.zeros(len(begin), bool)
@@ -206,7 +206,7 @@ def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | 
             f, outputs = evaluate("maximize", model, image, objective)
             history[step] = f.numpy()
             _check_finite(objective, step, history[step])
-            bar.set_postfix(activation=f"{history[step].mean():.3g}")
+            bar.set_postfix(activation=f"{history[step].mean():.3g}", refresh=False)
             if step == 0:
                 warn_of_softmax("maximize", model, objective, outputs)
             if step == steps:
@@ -225,10 +225,10 @@ def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | 
     unresponsive = tuple(np.flatnonzero(~(responded & moved)).tolist())
     began = start if isinstance(start, str) else "image"
     if unresponsive:
-        why = "its gradient is zero at every pixel, or leads only out of bounds," if bounds else "its gradient is zero at every pixel"
-        warnings.warn(f"maximize: {objective.label} did not respond in {steps} steps from start {began!r}: {why} in image "
-                      f"{', '.join(map(str, unresponsive))}, which shows nothing of it; try start='noise' or a real image", stacklevel=2)
-    recipe = {"objective": objective.label, "start": began, "shape": list(begin.shape), "steps": steps, "lr": lr, "seed": seed,
+        warnings.warn(f"maximize: {objective.label} did not respond in {steps} steps from start {began!r}: its gradient is zero at every "
+                      f"pixel, or R and bounds={bounds} leave it no way. Nothing of it shows in image "
+                      f"{', '.join(map(str, unresponsive))}; try start='noise' or a real image", stacklevel=2)
+    recipe = {"objective": objective.label, "start": began, "shape": list(begin.shape), "steps": steps, "lr": float(lr), "seed": int(seed),
               "regularizers": [_label(regularizer) for regularizer in regularizers], "bounds": bounds and list(bounds),
               "normalize": normalize, "activation": history[-1].tolist()}
     return Maximized(from_numpy(pixels), history[-1], history, begin, unresponsive, recipe)

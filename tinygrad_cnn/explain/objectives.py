@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -50,15 +49,12 @@ class Objective:
 
 def _units(function: str, argument: str, units: Units) -> int | np.ndarray:
     """One index, or an array of them; IndexError for negative ones, TypeError for what is no index."""
-    if isinstance(units, Integral) and not isinstance(units, bool):
-        index: Any = int(units)
-    else:
-        index = np.asarray(units if isinstance(units, (Tensor, np.ndarray)) else list(units) if isinstance(units, (Sequence, range)) else None)
-        if index.dtype.kind not in "iu" or index.ndim != 1 or not index.size:
-            raise TypeError(f"{function}: {argument} must be an integer, or one per image, got {units!r}")
-    if np.min(index) < 0:
-        raise IndexError(f"{function}: {argument} must be 0 or more, got {np.min(index)}")
-    return index
+    index = np.asarray(list(units) if isinstance(units, Sequence) else units)
+    if index.dtype.kind not in "iu" or index.ndim > 1 or not index.size:
+        raise TypeError(f"{function}: {argument} must be an integer, or one per image, got {units!r}")
+    if index.min() < 0:
+        raise IndexError(f"{function}: {argument} must be 0 or more, got {index.min()}")
+    return index if index.ndim else int(index)
 
 
 def _pick(label: str, argument: str, output: Tensor, index: int | np.ndarray) -> Tensor:
@@ -152,7 +148,7 @@ def as_objective(function: str, target: Any) -> Objective:
     """What a caller may say instead of an Objective: a class, a class per image, or a function of the model's output."""
     if isinstance(target, Objective):
         return target
-    if callable(target) and not isinstance(target, Module):
+    if callable(target):
         return Objective(getattr(target, "__name__", repr(target)), (None,), lambda outputs: target(outputs[None]))
     try:
         return class_logit(target)

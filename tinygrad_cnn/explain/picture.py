@@ -73,7 +73,7 @@ class Picture:
         return f"Picture({height} x {width} pixels" + (f", info: {', '.join(self.info)})" if self.info else ")")
 
 
-def as_array(function: str, name: str, values: Tensor | np.ndarray) -> np.ndarray:
+def as_array(function: str, name: str, values: Any) -> np.ndarray:
     """The values of a tensor or an array; errors name the function and its argument.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,7 @@ def saliency(model: Module | Callable[[Tensor], Tensor], x: Tensor | np.ndarray,
         >>> from tinygrad_cnn import explain
         >>> model = tg.nn.Sequential(tg.nn.Flatten(), tg.nn.Linear(4, 10))
         >>> image_gradient = explain.saliency(model, tg.rand(2, 1, 2, 2), [3, 7])
-        >>> np.allclose(image_gradient[1].flatten(), model[1].weight[7])       # of a linear model: the row of the class
+        >>> np.allclose(image_gradient[1].flatten(), model[1].weight[7].detach())     # of a linear model: the row of the class
         True
 
     Source: Simonyan, Vedaldi and Zisserman 2013, section 3.
@@ -54,10 +53,10 @@ def saliency(model: Module | Callable[[Tensor], Tensor], x: Tensor | np.ndarray,
 
 
 def pixel_gradient(function: str, label: str, f: Tensor, image: Tensor) -> Tensor:
-    """Set the gradient of f to one and go back to the pixels; weights are passed by."""
-    if not f.requires_grad:
+    """Set the gradient of f to one and go back to the pixels; the rules of the weights do not run."""
+    gradient = grad(f, image, grad_outputs=ones_like(f), allow_unused=True)[0] if f.requires_grad else None
+    if gradient is None:
         raise RuntimeError(f"{function}: {label} does not depend on the image; is there a detach(), numpy() or no_grad() on the way?")
-    (gradient,) = grad(f, image, grad_outputs=ones_like(f))
     return gradient
 
 

@@ -91,13 +91,13 @@ def _input_grad(g, w, zero, taps, R, S, sh, sw, ph, pw, dh, dw, band, chunk, out
 
 def suits(C, R, S, dtype):
     """Whether vectors of C channels would be less than half full."""
-    return R * S > 1 and 2 * C < lanes_of(dtype)
+    return R * S > 1 and lanes_of(dtype) > 2 * C
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, out):
     """`conv.conv2d_input_grad` for one group."""
     (sh, sw), (ph, pw), (dh, dw) = stride, padding, dilation
-    (N, OH, OW, K), (R, S, C, _), H = g.shape, w.shape, out.shape[1]
+    (N, OH, OW, _), (R, S), H = g.shape, w.shape[:2], out.shape[1]
     L = lanes_of(g.dtype)
     reach = (R - 1) * dh + 1  # windows at the edge of a band are made twice: let it be higher than they
     band = H if N >= MIN_TASKS else max(4 * reach, -(-N * H // MIN_TASKS))

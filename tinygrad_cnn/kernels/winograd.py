@@ -50,12 +50,14 @@ def _land(a, b, c, d, e, f):
 
 @inline
 def load_line(x, o, step):
+    """Six vectors of x, `step` elements apart."""
     return (load(x, o, True), load(x, o + step, True), load(x, o + 2 * step, True), load(x, o + 3 * step, True),
             load(x, o + 4 * step, True), load(x, o + 5 * step, True))
 
 
 @inline
 def store_line(x, o, step, line):
+    """Six vectors to x, `step` elements apart."""
     store(x, o, line[0])
     store(x, o + step, line[1])
     store(x, o + 2 * step, line[2])

@@ -11,7 +11,7 @@ from numba import prange
 from .jit import inline, kernel
 from .rows import VECS, lanes_of
 from .simd import VECTOR_REGISTERS, lanes, load, store, tile_add_to, tile_fma, tile_zeros
-from .winograd import IN, OUT, POINTS, ROOT_HALF, ROOT_TWO, copy_patch, load_line, store_line, transform_tile
+from .winograd import OUT, POINTS, ROOT_HALF, ROOT_TWO, copy_patch, load_line, store_line, transform_tile
 
 CHANNELS = 64  # of input and of output per task: their sums stay in the second-level cache
 TILES = 40  # transformed at a time

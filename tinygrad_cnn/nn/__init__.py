@@ -1,6 +1,6 @@
 """Layers, losses and initial values, named as in PyTorch: `nn.Module`, `nn.Conv2d`, `nn.functional`, `nn.init` ..."""
 
-from . import functional, init
+from . import functional, init, utils
 from .activation import (
     ELU,
     GELU,
@@ -80,4 +80,5 @@ __all__ = [
     "ZeroPad2d",
     "functional",
     "init",
+    "utils",
 ]

@@ -157,7 +157,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if x.ndim == 3:
         return conv2d(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     channels = weight.shape[1] * groups if weight.ndim == 4 and isinstance(groups, int) else 0
-    _check("conv2d", x, weight, bias, channels, groups, weight.shape[0])
+    _check("conv2d", x, weight, bias, channels, groups, weight.shape[0] if weight.ndim else 0)
     stride, dilation = pair("conv2d", "stride", stride, minimum=1), pair("conv2d", "dilation", dilation, minimum=1)
     start, size = windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
     args = (x, weight) if bias is None else (x, weight, bias)
@@ -180,8 +180,9 @@ def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, d
     size = tuple(window_count(n, k, s, 2 * p, d) for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True))
     if min(size) < 1:
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
-        raise ValueError(f"{function}: the kernel covers {reach} pixels, more than the padded input of "
-                         f"{tuple(n + 2 * p for n, p in zip(image, padding, strict=True))}; use a smaller kernel or dilation, or more padding")
+        padded = tuple(n + 2 * p for n, p in zip(image, padding, strict=True))
+        raise ValueError(f"{function}: the kernel covers {reach} pixels, more than the padded input of {padded}; "
+                         "use a smaller kernel or dilation, or more padding")
     return padding, size
 
 
@@ -206,7 +207,8 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     name = "conv_transpose2d"
     if x.ndim == 3:
         return conv_transpose2d(x.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
-    _check(name, x, weight, bias, weight.shape[0], groups, weight.shape[1] * groups if weight.ndim == 4 else 0)
+    _check(name, x, weight, bias, weight.shape[0] if weight.ndim else 0, groups,
+           weight.shape[1] * groups if weight.ndim == 4 and isinstance(groups, int) else 0)
     stride, dilation = pair(name, "stride", stride, minimum=1), pair(name, "dilation", dilation, minimum=1)
     padding, extra = pair(name, "padding", padding, minimum=0), pair(name, "output_padding", output_padding, minimum=0)
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
@@ -284,7 +286,8 @@ def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
     stride, dilation = pair("fold", "stride", stride, minimum=1), pair("fold", "dilation", dilation, minimum=1)
     padding, size = windows("fold", image, kernel, stride, padding, dilation)
     if x.shape[1] % (kernel[0] * kernel[1]) or x.shape[2] != size[0] * size[1]:
-        raise ValueError(f"fold: x of shape {tuple(x.shape)} must be (N, C * {kernel[0] * kernel[1]}, {size[0] * size[1]}) for output_size {image}")
+        raise ValueError(f"fold: x of shape {tuple(x.shape)} must be (N, C * {kernel[0] * kernel[1]}, {size[0] * size[1]}) "
+                         f"for output_size {image}")
     return _fold(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, size=size,
                  shape=(x.shape[0], x.shape[1] // (kernel[0] * kernel[1]), *image))
 

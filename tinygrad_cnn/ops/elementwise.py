@@ -65,7 +65,7 @@ def _(g):
 @_elementwise
 def sub(x, y):
     """Difference `x - y`, elementwise. Raises TypeError for two bool tensors."""
-    if getattr(x, "dtype", None) == bool and promote("sub", x, y).kind == "b":
+    if getattr(x, "dtype", np.dtype(bool)).kind == "b" and promote("sub", x, y).kind == "b":
         raise TypeError("sub: bool tensors cannot be subtracted; use logical_xor")
     return _binary(np.subtract, "sub", x, y)
 
@@ -546,7 +546,7 @@ bitwise_not = _predicate(_bitwise, "bitwise_not", "Bits inverted; for bool tenso
 def _logical(ufunc: np.ufunc, name: str, doc: str) -> Primitive:
     def forward(x, y):
         broadcast_shapes(name, np.shape(x), np.shape(y))
-        if name.startswith("bitwise") and promote(name, x, y).kind == "f":
+        if promote(name, x, y).kind == "f" and name.startswith("bitwise"):
             raise TypeError(f"{name}: wanted bool or integer tensors, got {np.asarray(x).dtype} and {np.asarray(y).dtype}")
         return ufunc(x, y)
     forward.__name__, forward.__doc__ = name, doc + ", elementwise; not differentiable."

@@ -90,7 +90,7 @@ def check_dim(function: str, dim: Any, ndim: int) -> int:
     if not isinstance(dim, Integral) or isinstance(dim, bool):
         raise TypeError(f"{function}: dim must be an int, got {dim!r}")
     limit = max(ndim, 1)                       # as in PyTorch a 0-d tensor has a dim 0
-    if not -limit <= dim < limit:
+    if not -limit <= int(dim) < limit:
         raise IndexError(f"{function}: dim {dim} is out of range for {ndim} dimensions (wanted {-limit} .. {limit - 1})")
     return int(dim) % limit
 
@@ -165,8 +165,6 @@ LONG_SUM = 1 << 10
 
 def total(x: np.ndarray, dims: tuple[int, ...], keepdims: bool) -> np.ndarray:
     """The sum over dims in x's dtype (integers and bools in int64), without float32's loss of many small terms."""
-    if x.dtype.kind != "f":
-        return np.sum(x, axis=dims, keepdims=keepdims, dtype=np.int64)
-    if x.dtype == np.float64 or math.prod(x.shape[d] for d in dims) < LONG_SUM:
-        return np.sum(x, axis=dims, keepdims=keepdims)
-    return np.sum(x, axis=dims, keepdims=keepdims, dtype=np.float64).astype(x.dtype)
+    dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.int64)
+    wide = np.float64 if dtype == np.float32 and math.prod(x.shape[d] for d in dims) >= LONG_SUM else dtype
+    return np.asarray(np.sum(x, axis=dims, keepdims=keepdims, dtype=wide), dtype)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..primitive import primitive
-from .geometry import broadcast_shapes, promote
+from .geometry import broadcast_shapes, check_float, promote
 
 
 @primitive(broadcasts=True)
@@ -121,7 +121,7 @@ def linear(x, weight, bias=None):
 
     Raises:
         ValueError: sizes that do not fit.
-        TypeError: different dtypes.
+        TypeError: different or integer dtypes.
     """
     if weight.ndim != 2:
         raise ValueError(f"linear: weight must be (out_features, in_features), got shape {tuple(weight.shape)}")
@@ -129,8 +129,7 @@ def linear(x, weight, bias=None):
         raise ValueError(f"linear: x of shape {tuple(x.shape)} must end in in_features = {weight.shape[1]} (weight {tuple(weight.shape)})")
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f"linear: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
-    if len({t.dtype for t in (x, weight, bias) if t is not None}) > 1:
-        raise TypeError(f"linear: x is {x.dtype}, weight {weight.dtype}; convert one with .to(dtype)")
+    check_float("linear", x=x, weight=weight, bias=bias)
     if 0 in x.shape:                           # -1 is not determined in an empty reshape; matmul needs none
         out = matmul(x, weight.transpose(0, 1))
         return out if bias is None else out + bias
@@ -184,7 +183,9 @@ def einsum(equation, *operands):
         output = "".join(sorted(c for c in set(inputs) - {","} if inputs.count(c) == 1))
     if len(terms) != len(operands) or any(len(t) != x.ndim for t, x in zip(terms, operands, strict=False)):
         raise ValueError(f"einsum: {equation!r} does not fit operands of shapes {', '.join(str(tuple(x.shape)) for x in operands)}")
-    if not set(output) <= set(inputs) or any(len(set(t)) < len(t) for t in (*terms, output)) or not (inputs + output).replace(",", "").isalpha() and inputs:
+    letters = (inputs + output).replace(",", "")
+    twice = any(len(set(t)) < len(t) for t in (*terms, output))
+    if not set(output) <= set(inputs) or twice or (letters and not letters.isalpha()):
         raise ValueError(f"einsum: {equation!r}: result letters must appear in a term, and no letter twice in one term; no ellipsis")
     sizes: dict[str, Any] = {}
     for term, x in zip(terms, operands, strict=True):

@@ -248,6 +248,14 @@ def _(g, needs, tensors_shapes, dim):
     return gradients
 
 
+def _several(function: str, tensors: Any) -> list[Any]:
+    if not isinstance(tensors, (tuple, list)):
+        raise TypeError(f"{function}: tensors must be a list or tuple of tensors, got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError(f"{function}: got no tensors")
+    return list(tensors)
+
+
 def cat(tensors, dim=0):
     """Join tensors along an existing dim; all other sizes must agree.
 
@@ -258,9 +266,7 @@ def cat(tensors, dim=0):
     Raises:
         ValueError: no tensors, or shapes that do not fit.
     """
-    tensors = list(tensors)
-    if not tensors:
-        raise ValueError("cat: got no tensors")
+    tensors = _several("cat", tensors)
     tensors = [t for t in tensors if tuple(t.shape) != (0,)] or tensors[:1]      # PyTorch's legacy: 1-d empties join anything
     d = check_dim("cat", dim, tensors[0].ndim)
     rest = [tuple(t.shape[:d]) + tuple(t.shape[d + 1 :]) for t in tensors]
@@ -271,12 +277,11 @@ def cat(tensors, dim=0):
 
 def stack(tensors, dim=0):
     """Join equally shaped tensors along a new dim."""
-    tensors = list(tensors)
-    if not tensors:
-        raise ValueError("stack: got no tensors")
+    tensors = _several("stack", tensors)
     if any(t.shape != tensors[0].shape for t in tensors):
         raise ValueError(f"stack: shapes differ: {', '.join(str(tuple(t.shape)) for t in tensors)}")
-    return cat([unsqueeze(t, dim) for t in tensors], dim=check_dim("stack", dim, tensors[0].ndim + 1))
+    d = check_dim("stack", dim, tensors[0].ndim + 1)
+    return cat([unsqueeze(t, d) for t in tensors], dim=d)
 
 
 def split(x, split_size, dim=0):
@@ -505,9 +510,10 @@ def gather(x, dim, index):
 def scatter_add(x, dim, index, src):
     """x with src added at the indices along a dim; equal indices add up."""
     d = check_dim("scatter_add", dim, x.ndim)
-    array = _index_array("scatter_add", index, x.shape[d])
-    if array.shape != tuple(src.shape) or array.ndim != x.ndim:
-        raise ValueError(f"scatter_add: index of shape {array.shape} must have the shape of src, {tuple(src.shape)}, and x's {x.ndim} dims")
+    array = _index_array("scatter_add", index, x.shape[d] if x.ndim else 1)
+    if array.shape != tuple(src.shape) or array.ndim != x.ndim or any(array.shape[i] > x.shape[i] for i in range(x.ndim) if i != d):
+        raise ValueError(f"scatter_add: index of shape {array.shape} must have the shape of src, {tuple(src.shape)}, and outside dim {dim} "
+                         f"fit into x of shape {tuple(x.shape)}")
     return x + _scatter_add(src, dim=d, index=array, shape=tuple(x.shape))
 
 

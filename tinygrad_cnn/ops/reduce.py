@@ -91,10 +91,14 @@ def var(x, dim=None, keepdim=False, *, unbiased=None, correction=1):
         unbiased: True is correction 1, False is correction 0.
         correction: what is taken off n.
     """
-    check_float("var", x=x)
+    return _variance("var", x, dim, keepdim, unbiased, correction)
+
+
+def _variance(function: str, x: Any, dim: Any, keepdim: bool, unbiased: bool | None, correction: float) -> Any:
+    check_float(function, x=x)
     if unbiased is not None:
         correction = 1 if unbiased else 0
-    dims = check_dims("var", dim, x.ndim)
+    dims = check_dims(function, dim, x.ndim)
     count = math.prod(x.shape[d] for d in dims)
     deviation = x - mean(x, dims, keepdim=True)
     return div(_sum(deviation * deviation, dim=dims, keepdim=keepdim), float(builtins.max(count - correction, 0)))
@@ -102,7 +106,7 @@ def var(x, dim=None, keepdim=False, *, unbiased=None, correction=1):
 
 def std(x, dim=None, keepdim=False, *, unbiased=None, correction=1):
     """Standard deviation over dims: the square root of `var`. The gradient where it is 0 is 0."""
-    return _root(var(x, dim, keepdim, unbiased=unbiased, correction=correction), 2)
+    return _root(_variance("std", x, dim, keepdim, unbiased, correction), 2)
 
 
 def _root(x: Any, p: float) -> Any:
@@ -119,6 +123,8 @@ def norm(x, p=2.0, dim=None, keepdim=False):
         p: the order, a positive number or math.inf.
         dim, keepdim: as in `sum`.
     """
+    check_float("norm", x=x)
+    dim = check_dims("norm", dim, x.ndim)
     if p == math.inf:
         return amax(abs(x), dim, keepdim)
     if p <= 0:

@@ -27,7 +27,8 @@ class Adagrad(Optimizer):
         eps: keeps the quotient finite, 0 or more.
         maximize: go uphill.
 
-    Source: Duchi, Hazan, Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization", fig. 1 (diagonal).
+    Source: Duchi, Hazan, Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization",
+    fig. 1, the diagonal case.
 
     Example:
         >>> import tinygrad_cnn as tg

@@ -28,7 +28,8 @@ class AdamW(Optimizer):
         amsgrad: divide by the largest v so far (Reddi, Kale, Kumar 2018).
         maximize: go uphill.
 
-    Source: Loshchilov, Hutter 2019, "Decoupled weight decay regularization", algorithm 2 (as in PyTorch, lr scales the decay too).
+    Source: Loshchilov, Hutter 2019, "Decoupled weight decay regularization", algorithm 2; as in PyTorch lr scales the
+    decay too.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -43,10 +44,10 @@ class AdamW(Optimizer):
     state_names = ("step", "exp_avg", "exp_avg_sq")
     optional_state_names = ("max_exp_avg_sq",)
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
-                                  "maximize": maximize})
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
+                                  "amsgrad": amsgrad, "maximize": maximize})
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise for a negative lr, eps or weight_decay, and for betas outside [0, 1)."""

@@ -18,7 +18,7 @@ from ..tensor import Tensor
 class Optimizer:
     """The base of all optimizers. To write one, say in `update` how one parameter changes.
 
-    Unlike in PyTorch the options of every group are checked, not only the defaults; a parameter given twice is an error.
+    Unlike in PyTorch the options of every group are checked, not only the defaults; a parameter given twice is refused.
 
     Args:
         params: an iterable of Tensors, or of (name, Tensor) pairs, or of dicts `{"params": ..., "lr": ...}`, each a
@@ -96,8 +96,8 @@ class Optimizer:
             if not isinstance(p, Tensor):
                 raise TypeError(f"{name}: params[{i}] must be a Tensor, got {type(p).__name__}")
             if not p.is_leaf:
-                raise ValueError(f"{name}: params[{i}] of shape {p.shape} was computed by {p.grad_fn!r}; only leaves can be "
-                                 "optimized. Use detach().requires_grad_()")
+                raise ValueError(f"{name}: params[{i}] of shape {p.shape} was computed by {p.grad_fn!r}; only leaves "
+                                 "can be optimized. Use detach().requires_grad_()")
             if id(p) in known:
                 raise ValueError(f"{name}: params[{i}] of shape {p.shape} is given twice")
             known.add(id(p))
@@ -157,8 +157,9 @@ class Optimizer:
         like_it = {*self.state_names, *self.optional_state_names} - {*SCALAR_STATE}
         for name, t in [("gradient", grad), *((k, s) for k, s in self.state.get(p, {}).items() if k in like_it)]:
             if t.shape != p.shape or t.dtype != p.dtype:
-                raise RuntimeError(f"{type(self).__name__}.step: a parameter of shape {p.shape} and dtype {p.dtype} has a {name} "
-                                   f"of shape {t.shape} and dtype {t.dtype}; convert the model before making the optimizer")
+                raise RuntimeError(f"{type(self).__name__}.step: a parameter of shape {p.shape} and dtype {p.dtype} "
+                                   f"has a {name} of shape {t.shape} and dtype {t.dtype}; convert the model first, "
+                                   "then make the optimizer")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or overwrite them with zeros where `set_to_none` is False."""
@@ -197,7 +198,8 @@ class Optimizer:
         """
         name = type(self).__name__
         if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
-            raise ValueError(f"{name}.load_state_dict: wanted a dict with 'state' and 'param_groups', got {state_dict!r:.80}")
+            raise ValueError(f"{name}.load_state_dict: wanted a dict with 'state' and 'param_groups', got "
+                             f"{state_dict!r:.80}")
         saved = state_dict["param_groups"]
         sizes, own = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
         if sizes != own:
@@ -209,7 +211,8 @@ class Optimizer:
                 problems.append(f"group {i} lacks {', '.join(missing)}")
                 continue
             names = {"param_names": ours["param_names"]} if "param_names" in ours else {}
-            group = {**self.defaults, **names, **{key: _plain(deepcopy(v)) for key, v in theirs.items()}, "params": ours["params"]}
+            options = {key: _plain(deepcopy(value)) for key, value in theirs.items()}
+            group = {**self.defaults, **names, **options, "params": ours["params"]}
             try:
                 self.check(group)
             except (TypeError, ValueError) as error:
@@ -261,7 +264,7 @@ SCALAR_STATE = ("step", "mu_product")
 
 
 def buffer(state: dict[str, Tensor], name: str, w: np.ndarray) -> np.ndarray:
-    """The array a parameter remembers under a name, zeros at first; it lies in memory as w does, so both stream together."""
+    """The array a parameter remembers under a name, zeros at first; it lies in memory as w does, so both stream."""
     if name not in state:
         state[name] = Tensor._wrap(np.zeros_like(w))
     return state[name]._data

@@ -31,8 +31,8 @@ class RMSprop(Optimizer):
         centered: divide by the standard deviation instead of the root mean square.
         maximize: go uphill.
 
-    Source: Tieleman, Hinton 2012, "Neural networks for machine learning", lecture 6e; centered: Graves 2013, "Generating sequences
-    with recurrent neural networks", eq. 38-41, in PyTorch's form.
+    Source: Tieleman, Hinton 2012, "Neural networks for machine learning", lecture 6e; centered: Graves 2013,
+    "Generating sequences with recurrent neural networks", eq. 38-41, in PyTorch's form.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -47,8 +47,8 @@ class RMSprop(Optimizer):
     state_names = ("step", "square_avg")
     optional_state_names = ("grad_avg", "momentum_buffer")
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0,
-                 momentum: float = 0, centered: bool = False, *, maximize: bool = False):
+    def __init__(self, params: Iterable[Any], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+                 weight_decay: float = 0, momentum: float = 0, centered: bool = False, *, maximize: bool = False):
         super().__init__(params, {"lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps, "centered": centered,
                                   "weight_decay": weight_decay, "maximize": maximize})
 

@@ -28,8 +28,8 @@ class SGD(Optimizer):
         nesterov: look ahead along v; wants momentum above 0 and no dampening.
         maximize: go uphill.
 
-    Source: Sutskever, Martens, Dahl, Hinton 2013, "On the importance of initialization and momentum in deep learning", eq. 1-4,
-    in PyTorch's form, where lr scales v rather than the gradient.
+    Source: Sutskever, Martens, Dahl, Hinton 2013, "On the importance of initialization and momentum in deep learning",
+    eq. 1-4, in PyTorch's form, where lr scales v rather than the gradient.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -54,8 +54,8 @@ class SGD(Optimizer):
         if not isinstance(group["dampening"], Real):
             raise TypeError(f"SGD: dampening must be a number, got {group['dampening']!r}")
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
-            raise ValueError(f"SGD: nesterov wants momentum above 0 and dampening 0, got momentum={group['momentum']} and "
-                             f"dampening={group['dampening']}")
+            raise ValueError(f"SGD: nesterov wants momentum above 0 and dampening 0, got momentum={group['momentum']} "
+                             f"and dampening={group['dampening']}")
 
     def update(self, w: np.ndarray, g: np.ndarray, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         """One step of one parameter, in place; see the class for the formula."""

@@ -17,8 +17,8 @@ class CosineAnnealingLR(LRScheduler):
         eta_min: the lowest rate, 0 or more.
         last_epoch: see `LRScheduler`.
 
-    Source: Loshchilov, Hutter 2017, "SGDR: stochastic gradient descent with warm restarts", eq. 5, without restarts, and made
-    recursive as in PyTorch.
+    Source: Loshchilov, Hutter 2017, "SGDR: stochastic gradient descent with warm restarts", eq. 5, without restarts,
+    and made recursive as in PyTorch.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -42,6 +42,7 @@ class CosineAnnealingLR(LRScheduler):
             return self._scaled(1)
         if (t - 1 - span) % (2 * span) == 0:   # the last rate was eta_min, from which no factor leads up
             rise = (1 - math.cos(math.pi / span)) / 2
-            return [group["lr"] + (base - low) * rise for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True)]
+            return [group["lr"] + (base - low) * rise
+                    for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True)]
         fall = (1 + math.cos(math.pi * t / span)) / (1 + math.cos(math.pi * (t - 1) / span))
         return [low + (group["lr"] - low) * fall for group in self.optimizer.param_groups]

@@ -114,7 +114,8 @@ class LambdaLR(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """All but the optimizer and the functions; of callable objects their attributes are kept."""
-        kept = [None if isinstance(f, (types.FunctionType, types.BuiltinFunctionType)) else dict(vars(f)) for f in self.lr_lambdas]
+        functions = (types.FunctionType, types.BuiltinFunctionType)
+        kept = [None if isinstance(f, functions) else dict(vars(f)) for f in self.lr_lambdas]
         return {**super().state_dict(), "lr_lambdas": kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from .scheduler import LRScheduler, check, check_count, check_factor, check_opti
 
 
 class OneCycleLR(LRScheduler):
-    """Let the rate rise to `max_lr` and fall far below where it began, momentum going the other way; step after every batch.
+    """Let the rate rise to `max_lr` and fall far below where it began, momentum the other way; step after every batch.
 
     Args:
         optimizer: whose groups are scheduled.
@@ -30,11 +30,11 @@ class OneCycleLR(LRScheduler):
         last_epoch: see `LRScheduler`.
 
     Raises:
-        ValueError: an option out of its range; an optimizer without momentum and betas under `cycle_momentum`; more steps than
-            `total_steps`.
+        ValueError: an option out of its range; an optimizer without momentum and betas under `cycle_momentum`; more
+            steps than `total_steps`.
 
-    Source: Smith, Topin 2018, "Super-convergence: very fast training of neural networks using large learning rates", in PyTorch's
-    form, which is fastai's.
+    Source: Smith, Topin 2018, "Super-convergence: very fast training of neural networks using large learning rates", in
+    PyTorch's form, which is fastai's.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -48,9 +48,10 @@ class OneCycleLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int | None = None,
                  epochs: int | None = None, steps_per_epoch: int | None = None, pct_start: float = 0.3,
-                 anneal_strategy: str = "cos", cycle_momentum: bool = True, base_momentum: float | Sequence[float] = 0.85,
-                 max_momentum: float | Sequence[float] = 0.95, div_factor: float = 25.0, final_div_factor: float = 1e4,
-                 three_phase: bool = False, last_epoch: int = -1):
+                 anneal_strategy: str = "cos", cycle_momentum: bool = True,
+                 base_momentum: float | Sequence[float] = 0.85, max_momentum: float | Sequence[float] = 0.95,
+                 div_factor: float = 25.0, final_div_factor: float = 1e4, three_phase: bool = False,
+                 last_epoch: int = -1):
         name = "OneCycleLR"
         check_optimizer(name, optimizer)
         for key, count in (("total_steps", total_steps), ("epochs", epochs), ("steps_per_epoch", steps_per_epoch)):
@@ -72,10 +73,12 @@ class OneCycleLR(LRScheduler):
         for momentum in (*low, *high):
             check(name, "base_momentum or max_momentum", momentum, Real, lambda v: 0 <= v < 1, "a number in [0, 1)")
         if cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():
-            raise ValueError(f"{name}: {type(optimizer).__name__} has neither momentum nor betas; pass cycle_momentum=False")
+            raise ValueError(f"{name}: {type(optimizer).__name__} has neither momentum nor betas; pass "
+                             "cycle_momentum=False")
 
         self.total_steps = total_steps
-        self.anneal_strategy, self.cycle_momentum, self.use_beta1 = anneal_strategy, cycle_momentum, "betas" in optimizer.defaults
+        self.anneal_strategy, self.cycle_momentum = anneal_strategy, cycle_momentum
+        self.use_beta1 = "betas" in optimizer.defaults
         top = pct_start * self.total_steps - 1
         # (last step, rate and momentum at its end) of every phase
         middle = [(2 * top, "initial_lr", "max_momentum")] if three_phase else []

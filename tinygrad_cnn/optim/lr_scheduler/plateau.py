@@ -35,20 +35,24 @@ class ReduceLROnPlateau(LRScheduler):
         [0.1]
     """
 
-    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
-                 threshold_mode: str = "rel", cooldown: int = 0, min_lr: float | Sequence[float] = 0, eps: float = 1e-8):
+    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
+                 threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0,
+                 min_lr: float | Sequence[float] = 0, eps: float = 1e-8):
         name = "ReduceLROnPlateau"
         check_optimizer(name, optimizer)
-        if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
-            raise ValueError(f"{name}: mode must be 'min' or 'max' and threshold_mode 'rel' or 'abs', got {mode!r} and {threshold_mode!r}")
+        if mode not in ("min", "max"):
+            raise ValueError(f"{name}: mode must be 'min' or 'max', got {mode!r}")
+        if threshold_mode not in ("rel", "abs"):
+            raise ValueError(f"{name}: threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}")
         check(name, "factor", factor, Real, lambda v: 0 <= v < 1, "a number in [0, 1)")
         check_count(name, "patience", patience, least=0)
         check_count(name, "cooldown", cooldown, least=0)
         self.min_lrs = per_group(name, "min_lr", min_lr, optimizer)
         for key, value in (("threshold", threshold), ("eps", eps), *(("min_lr", rate) for rate in self.min_lrs)):
             check_factor(name, key, value)
-        self.optimizer, self.mode, self.factor, self.patience, self.cooldown = optimizer, mode, factor, patience, cooldown
-        self.threshold, self.threshold_mode, self.eps = threshold, threshold_mode, eps
+        self.optimizer, self.mode, self.factor, self.eps = optimizer, mode, factor, eps
+        self.patience, self.cooldown = patience, cooldown
+        self.threshold, self.threshold_mode = threshold, threshold_mode
         self.best = math.inf if mode == "min" else -math.inf
         self.cooldown_counter = self.num_bad_epochs = self.last_epoch = 0
         self._last_lr = [group["lr"] for group in optimizer.param_groups]
@@ -57,7 +61,8 @@ class ReduceLROnPlateau(LRScheduler):
         """Look at the epoch's measure, a number or a Tensor of one element; NaN is never better."""
         current, sign = float(metrics), 1 if self.mode == "max" else -1
         self.last_epoch += 1
-        bound = self.best * (1 + sign * self.threshold) if self.threshold_mode == "rel" else self.best + sign * self.threshold
+        margin = sign * self.threshold
+        bound = self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
         if sign * current > sign * bound:
             self.best, self.num_bad_epochs = current, 0
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from copy import copy
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,7 +15,8 @@ from ..optimizer import Optimizer
 class LRScheduler:
     """The base of all schedules. To write one, return the groups' rates from `get_lr`.
 
-    Schedules multiply the current rate where they can, as PyTorch's do, so several work on one optimizer. `step` takes no epoch.
+    Schedules multiply the current rate where they can, as PyTorch's do, so several work on one optimizer. Unlike there
+    `step` takes no epoch.
 
     Args:
         optimizer: whose `param_groups` are scheduled.
@@ -49,7 +51,8 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
             elif "initial_lr" not in group:
-                raise KeyError(f"{name}: group {i} has no 'initial_lr'; load the optimizer's state first, or leave last_epoch out")
+                raise KeyError(f"{name}: group {i} has no 'initial_lr'; load the optimizer's state first, or leave out "
+                               "last_epoch")
         self.optimizer = optimizer
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
@@ -69,8 +72,8 @@ class LRScheduler:
     def step(self) -> None:
         """Go to the next rate. Warns if the optimizer has not made a step: its first rate would be skipped."""
         if self._step_count == 1 and not self.optimizer.stepped and type(self.optimizer).step is Optimizer.step:
-            warnings.warn(f"{type(self).__name__}.step was called before optimizer.step; call it after, or the first learning rate "
-                          "is skipped", UserWarning, stacklevel=2)
+            warnings.warn(f"{type(self).__name__}.step was called before optimizer.step; call it after, or the first "
+                          "learning rate is skipped", UserWarning, stacklevel=2)
         self._step_count += 1
         self.last_epoch += 1
         self._set(self.get_lr())
@@ -95,21 +98,23 @@ class LRScheduler:
         unexpected = [key for key in state_dict if key not in own and not key.startswith("_")]
         if missing or unexpected:
             raise ValueError(f"{name}.load_state_dict: missing {missing}, unexpected {unexpected}")
-        groups = len(self.optimizer.param_groups)
-        if len(state_dict["_last_lr"]) != groups:
-            raise ValueError(f"{name}.load_state_dict: the state has {len(state_dict['_last_lr'])} groups, the optimizer {groups}")
-        vars(self).update({key: list(state_dict[key]) if isinstance(own[key], list) else state_dict[key] for key in own})
+        groups, theirs = len(self.optimizer.param_groups), len(state_dict["_last_lr"])
+        if theirs != groups:
+            raise ValueError(f"{name}.load_state_dict: the state has {theirs} groups, the optimizer {groups}")
+        vars(self).update({key: copy(state_dict[key]) for key in own})
 
     def _scaled(self, factor: float) -> list[float]:
         return [group["lr"] * factor for group in self.optimizer.param_groups]
 
 
 def check_optimizer(function: str, optimizer: Any) -> None:
+    """Raise TypeError for anything but an Optimizer."""
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"{function}: optimizer must be an Optimizer, got {type(optimizer).__name__}")
 
 
 def check(function: str, name: str, value: Any, kind: type, holds: Callable[[Any], bool], wanted: str) -> None:
+    """Raise TypeError unless the value is a number of the kind, ValueError unless it holds what is wanted of it."""
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{function}: {name} must be {wanted}, got {value!r}")
     if not holds(value):
@@ -117,10 +122,12 @@ def check(function: str, name: str, value: Any, kind: type, holds: Callable[[Any
 
 
 def check_count(function: str, name: str, value: Any, least: int = 1) -> None:
+    """Raise unless the value is an int of at least `least`."""
     check(function, name, value, Integral, lambda v: v >= least, f"an int of {least} or more")
 
 
 def check_factor(function: str, name: str, value: Any) -> None:
+    """Raise unless the value is a finite number of 0 or more."""
     check(function, name, value, Real, lambda v: 0 <= v < math.inf, "a finite number of 0 or more")
 
 

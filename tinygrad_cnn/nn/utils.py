@@ -1,4 +1,4 @@
-"""Limits on gradients, between backward and the optimizer's step."""
+"""Limits on gradients, between backward and the optimizer's step; PyTorch's `nn.utils`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
         >>> import tinygrad_cnn as tg
         >>> w = tg.tensor([1.5, 2.0], requires_grad=True)
         >>> (w * w).sum().backward()
-        >>> tg.optim.clip_grad_norm_([w], max_norm=1)
+        >>> tg.nn.utils.clip_grad_norm_([w], max_norm=1)
         tensor(5., dtype=float32)
         >>> w.grad
         tensor([0.6, 0.8], dtype=float32)
@@ -55,7 +55,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     norms = [np.linalg.norm(g.numpy().ravel(order="K").astype(np.float64), norm_type) for g in grads if g.numel()]
     total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
     if error_if_nonfinite and not math.isfinite(total):
-        raise RuntimeError(f"clip_grad_norm_: the gradients' norm is {total}; find out why, or pass error_if_nonfinite=False to go on")
+        raise RuntimeError(f"clip_grad_norm_: the gradients' norm is {total}; error_if_nonfinite=False lets it pass")
     scale = max_norm / (total + 1e-6)          # PyTorch's guard against division by 0
     if not scale >= 1:
         for g in grads:
@@ -77,7 +77,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         >>> import tinygrad_cnn as tg
         >>> w = tg.tensor([1.5, 0.25], requires_grad=True)
         >>> (w * w).sum().backward()
-        >>> tg.optim.clip_grad_value_([w], 1)
+        >>> tg.nn.utils.clip_grad_value_([w], 1)
         >>> w.grad
         tensor([1.0, 0.5], dtype=float32)
     """
