@@ -1,6 +1,7 @@
 """How kernels are compiled, cached and run: threads, forced instruction sets, and damaged caches, in new processes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -263,6 +264,16 @@ def test_an_edit_in_any_kernel_source_uses_a_new_folder(tmp_path):
         source.write("\n# edited\n")
     assert "compiling" in succeeds(ERF, tmp_path / "copy", TINYGRAD_CNN_CACHE_DIR=str(cache)).stderr
     assert len(_files(cache)) == 2
+
+
+def test_processes_give_their_compiled_functions_different_symbols(tmp_path):
+    """Closures of one name, numbered alike by two processes, were once confused: wrong sums, or a corrupted heap."""
+    numbers = []
+    for name in "ab":
+        succeeds(ERF, TINYGRAD_CNN_CACHE_DIR=str(tmp_path / name))
+        (file,) = _files(tmp_path / name)
+        numbers.append(set(re.findall(rb"B\d+v(\d+)B", file.read_bytes())))
+    assert all(numbers) and numbers[0].isdisjoint(numbers[1])
 
 
 def test_processes_may_compile_at_once(tmp_path):

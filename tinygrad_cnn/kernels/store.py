@@ -6,9 +6,11 @@ digest before it trusts a file, recompiles what it cannot read, and gives up wit
 """
 
 import hashlib
+import itertools
 import os
 import pickle
 import platform
+import secrets
 import stat
 import sys
 import tempfile
@@ -22,11 +24,28 @@ import llvmlite
 import numba
 import numpy
 from numba.core import config
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from . import simd
+
+
+
+def name_symbols_apart() -> None:
+    """Start this process's numbering of compiled functions at a number of its own.
+
+    numba tells functions of one qualified name (closures, overloads) apart by a count that starts at 1 in every process.
+    Two cached kernels from two processes may so bring different functions under one symbol, of which the linker keeps
+    the first: wrong results, or memory overwritten.
+    """
+    FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
+
+
+name_symbols_apart()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=name_symbols_apart)
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 _lock = threading.Lock()
