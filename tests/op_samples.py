@@ -150,6 +150,8 @@ for _name, _function, _cases in (
     row(_name, getattr(elementwise, _name), lambda x, y, f=_function: slow.each(f, x, y), *_cases)
 row("pow", tg.pow, lambda x, y: slow.each(lambda v, w: v**w, x, y), (signed(3), 2), (signed(3), 3.0), (signed(3), -1), (signed(2), 0))
 row("floor_divide", tg.floor_divide, lambda x, y: slow.each(lambda v, w: math.floor(v / w), x, y), *pairs(signed), order=0)
+row("_relu_grad", P("_relu_grad"), lambda g, out: slow.each(lambda a, b: a if b > 0 else 0.0, g, out),
+    (signed(2, 3), signed(2, 3)), (signed(5), signed(5)), (signed(), signed()))
 row("_share", P("_share"), lambda x, y: slow.each(lambda v, w: 1.0 if v > w else 0.5 if v == w else 0.0, x, y),
     (np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])), (np.array([[1.0], [2.0]]), 1.0), order=0)
 
