@@ -29,7 +29,7 @@ def _in_memory_order(x: np.ndarray) -> tuple[int, ...]:
 def _through(kernel: Any, *arrays: np.ndarray) -> np.ndarray:
     """Runs an elementwise kernel on arrays of one shape and dtype, which it reads in the memory order of the last one."""
     order = _in_memory_order(arrays[-1])
-    flat = [np.ascontiguousarray(a.transpose(order)) for a in arrays]
+    flat = [np.asarray(a.transpose(order), order="C") for a in arrays]    # not ascontiguousarray, which gives 0-d arrays a dim
     result = memory.empty(flat[0].shape, flat[0].dtype)
     kernel(*flat, result)
     return result.transpose(np.argsort(order))
