@@ -17,12 +17,13 @@ from .geometry import check_float, pair, window_count
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """(N, C, ...) -> (N, ..., C), contiguous; a copy only if it does not lie so already."""
-    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    last = x.transpose(0, *range(2, x.ndim), 1)                # (N, C, ...) -> (N, ..., C)
+    return last if last.flags.c_contiguous else np.ascontiguousarray(last)
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
     """(N, ..., C) -> (N, C, ...), a view."""
-    return np.moveaxis(x, -1, 1)
+    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))   # (N, ..., C) -> (N, C, ...)
 
 
 def taps_first(weight: np.ndarray) -> np.ndarray:
@@ -177,7 +178,7 @@ def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, d
                  for o, s, d, k, n in zip(size, stride, dilation, kernel, image, strict=True)]
         return tuple(t // 2 for t in total), size
     padding = pair(function, "padding", padding, minimum=0)
-    size = tuple(window_count(n, k, s, 2 * p, d) for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True))
+    size = tuple([window_count(image[a], kernel[a], stride[a], 2 * padding[a], dilation[a]) for a in (0, 1)])
     if min(size) < 1:
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         padded = tuple(n + 2 * p for n, p in zip(image, padding, strict=True))
