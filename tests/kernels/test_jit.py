@@ -97,7 +97,7 @@ def everything():
     flat = y.reshape(-1, 37)
     mean, var, a, b, bias = (np.empty(37, np.float32) for _ in range(5))
     norm.channel_mean_var(flat, mean, var)
-    norm.channel_sums(flat, flat, mean, var, a, b)
+    norm.channel_sums(flat, flat, mean, var, mean, var, True, a, b)
     conv.bias_grad(y, bias)
     scattered = np.empty((3, 5, 5, 37), np.float32)
     pool.scatter_plane(y, np.random.default_rng(1).integers(0, 25, y.shape), scattered)
@@ -186,9 +186,9 @@ resize.resize_adjoint(out, lo, lo, frac, lo, lo, frac, x)
 c = [np.ones(5, np.float32) for _ in range(5)]
 flat = x.reshape(-1, 5)
 norm.channel_mean_var(flat, *c[:2])
-norm.channel_sums(flat, flat, *c[:4])
-norm.normalize(flat, *c[:2], flat.copy())
-norm.batch_norm_input_grad(flat, flat, *c, flat.copy())
+norm.channel_sums(flat, flat, *c[:4], True, *c[:2])
+norm.normalize(flat, *c[:2], True, flat.copy())
+norm.batch_norm_input_grad(flat, flat, *c, True, *c[:2], flat.copy())
 """
     succeeds(code, TINYGRAD_CNN_PARALLEL="0", NUMBA_BOUNDSCHECK="1")
 

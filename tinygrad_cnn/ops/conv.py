@@ -91,7 +91,7 @@ def _(g, grad_output, x_shape, stride, padding, dilation, groups):
 
 @primitive
 def _channel_sum(x):
-    """(N, K, H, W) -> (K,): the gradient of a bias."""
+    """(N, K, ...) -> (K,): the gradient of a bias."""
     out = np.empty(x.shape[1], x.dtype)
     kernels.conv.bias_grad(channels_last(x), out)
     return out
@@ -99,7 +99,7 @@ def _channel_sum(x):
 
 @_channel_sum.vjp(0)
 def _(g, x_shape):
-    return g.reshape(1, -1, 1, 1).broadcast_to(x_shape)
+    return g.reshape(1, -1, *(1,) * (len(x_shape) - 2)).broadcast_to(x_shape)
 
 
 def check_image(function: str, x: Any) -> None:
