@@ -150,6 +150,8 @@ for _name, _function, _cases in (
     row(_name, getattr(elementwise, _name), lambda x, y, f=_function: slow.each(f, x, y), *_cases)
 row("pow", tg.pow, lambda x, y: slow.each(lambda v, w: v**w, x, y), (signed(3), 2), (signed(3), 3.0), (signed(3), -1), (signed(2), 0))
 row("floor_divide", tg.floor_divide, lambda x, y: slow.each(lambda v, w: math.floor(v / w), x, y), *pairs(signed), order=0)
+row("_relu_grad", P("_relu_grad"), lambda g, out: slow.each(lambda a, b: a if b > 0 else 0.0, g, out),
+    (signed(2, 3), signed(2, 3)), (signed(5), signed(5)), (signed(), signed()))
 row("_share", P("_share"), lambda x, y: slow.each(lambda v, w: 1.0 if v > w else 0.5 if v == w else 0.0, x, y),
     (np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0])), (np.array([[1.0], [2.0]]), 1.0), order=0)
 
@@ -256,6 +258,10 @@ row("_scatter_add", lambda x, dim, index, shape: P("_scatter_add")(x, dim=dim, i
 
 row("_matmul", P("_matmul"), slow.matmul, (normal(2, 3), normal(3, 2)), (normal(2, 1, 2, 3), normal(2, 3, 1)), (normal(3, 2).T, normal(2, 2, 3).swapaxes(1, 2)),
     (normal(2, 0), normal(0, 3)), (normal(0, 2, 3), normal(3, 2)))
+row("_linear_input_grad", P("_linear_input_grad"), lambda g, w: slow.matmul(g.reshape(-1, w.shape[0]), w).reshape(*g.shape[:-1], w.shape[1]),
+    (normal(2, 4), normal(4, 3)), (normal(2, 1, 2), normal(2, 3)), (normal(3), normal(3, 2)))
+row("_linear_weight_grad", P("_linear_weight_grad"), lambda g, x: slow.matmul(g.reshape(-1, g.shape[-1]).T, x.reshape(-1, x.shape[-1])),
+    (normal(2, 4), normal(2, 3)), (normal(2, 1, 2), normal(2, 1, 3)), (normal(3), normal(2)))
 row("_linear", lambda *a: linalg.linear(*a), lambda x, w, b=None: (slow.matmul(x.reshape(-1, w.shape[1]), w.T) + (0 if b is None else b)).reshape(*x.shape[:-1], len(w)), (normal(2, 3), normal(4, 3), normal(4)),
     (normal(3), normal(2, 3)), (normal(2, 2, 3), normal(3, 2).T, normal(2)), (normal(0, 3), normal(2, 3), normal(2)))
 row("_einsum", lambda *xs, equation: linalg.einsum(equation, *xs), lambda *xs, equation: slow.einsum(equation, *xs),

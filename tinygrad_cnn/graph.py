@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .primitive import Primitive, Rule
+from .primitive import Primitive, Rule, silence
 
 _serial = itertools.count(1)
 
@@ -239,14 +240,18 @@ class Node:
     def pull_back(self, g: Any, needs: tuple[bool, ...], wrap: Callable[..., Any]) -> Iterator[tuple[int, Any]]:
         """Run the rules: from the cotangent of the output(s) to (argument, gradient) pairs."""
         primitive = self.primitive
+        joint = None
         if primitive.joint_rule is not None:
-            rule = primitive.joint_rule
-            gradients: Iterable[tuple[int, Any]] = enumerate(rule.function(*self._read(rule, g, needs, wrap)))
-        else:
-            gradients = ((i, primitive.rules[i].function(*self._read(primitive.rules[i], g, needs, wrap)))
-                         for i, need in enumerate(needs) if need)
-        for i, gradient in gradients:
-            if gradient is None or not needs[i]:
+            joint = primitive.joint_rule.function(*self._read(primitive.joint_rule, g, needs, wrap))
+        for i, need in enumerate(needs):
+            if not need:
+                continue
+            if joint is not None:
+                gradient = joint[i]
+            else:
+                rule = primitive.rules[i]
+                gradient = rule.function(*self._read(rule, g, needs, wrap))
+            if gradient is None:
                 continue
             if not hasattr(gradient, "_storage"):
                 raise TypeError(f"backward: the rule of {self.describe()} for argument {i} returned "
@@ -264,6 +269,7 @@ class Node:
 
 
 Edge = tuple[Any, int]
+_by_serial = operator.attrgetter("serial")
 
 
 def reachable(roots: Iterable[Any]) -> list[Any]:
@@ -274,7 +280,7 @@ def reachable(roots: Iterable[Any]) -> list[Any]:
         if node not in seen:
             seen.add(node)
             stack.extend(edge[0] for edge in node.edges if edge is not None)
-    return sorted(seen, key=lambda node: -node.serial)
+    return sorted(seen, key=_by_serial, reverse=True)
 
 
 def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_graph: bool, create_graph: bool,
@@ -294,10 +300,11 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
     order = reachable(edge[0] for edge, _ in roots)
     found: dict[Edge, Any] = {}
     ends = {node for node, _ in targets or ()}
-    useful = set(ends)
-    for node in reversed(order):               # parents first: what leads to a target (or to any leaf) is worth visiting
-        if targets is None or any(edge is not None and edge[0] in useful for edge in node.edges):
-            useful.add(node)
+    useful = set(ends) if targets is not None else set(order)
+    if targets is not None:
+        for node in reversed(order):           # parents first: what leads to a target is worth visiting
+            if any(edge is not None and edge[0] in useful for edge in node.edges):
+                useful.add(node)
     cotangents: dict[Any, list[Any]] = {}
     owned: set[Edge] = set()                   # cotangents whose memory belongs to this walk alone
     for (node, index), g in roots:
@@ -306,20 +313,21 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
     for node, _ in (edge for edge, _ in roots):
         if isinstance(node, Node) and node.freed and node in useful:
             raise _freed(node)
-    with set_grad_enabled(create_graph):
+    with set_grad_enabled(create_graph), silence():
         for node in order:
             if node not in cotangents or node not in useful:
                 continue
             slot = cotangents.pop(node)
-            for index, hook in list(node.hooks.values()):
-                if slot[index] is not None:
-                    owned.discard((node, index))
-                    slot[index] = _hooked(hook, slot[index])
+            if node.hooks:
+                for index, hook in list(node.hooks.values()):
+                    if slot[index] is not None:
+                        owned.discard((node, index))
+                        slot[index] = _hooked(hook, slot[index])
             for index, reference in node.retained:
                 tensor = reference()
                 if tensor is not None and tensor._edge == (node, index) and slot[index] is not None:
                     tensor._accumulate(slot[index], False)
-            if node in ends:
+            if ends and node in ends:
                 for edge in targets or ():
                     if edge[0] is node and slot[edge[1]] is not None:      # other walkers may hold this memory: give a copy
                         found[edge] = slot[edge[1]] if create_graph or edge in owned else slot[edge[1]].clone()
@@ -328,8 +336,8 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                 if targets is None and tensor is not None:
                     tensor._accumulate(slot[0], (node, 0) in owned)
                 continue
-            needs = tuple(edge is not None and edge[0] in useful for edge in node.edges)
-            if not any(needs):
+            needs = tuple([edge is not None and edge[0] in useful for edge in node.edges])
+            if True not in needs:
                 continue
             if node.freed and (any(node.primitive.plan(needs))):
                 raise _freed(node)
@@ -337,15 +345,17 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
             gradients = list(node.pull_back(slot[0] if node.outputs == 1 else tuple(slot), needs, wrap))
             storages = [gradient._storage for _, gradient in gradients]
             for i, gradient in gradients:
-                parent, index = node.edges[i]
-                into = cotangents.setdefault(parent, [None] * parent.outputs)
+                edge = parent, index = node.edges[i]
+                into = cotangents.get(parent)
+                if into is None:
+                    into = cotangents[parent] = [None] * parent.outputs
                 if into[index] is None:
                     into[index] = gradient
                     if not create_graph and gradient._storage.serial > before and storages.count(gradient._storage) == 1:
-                        owned.add((parent, index))
+                        owned.add(edge)
                 else:
                     into[index] = into[index] + gradient
-                    owned.add((parent, index))
+                    owned.add(edge)
             if not retain_graph:
                 node.free()
     return found

@@ -1,4 +1,4 @@
-"""Functions of one element that NumPy lacks."""
+"""Functions of one element that NumPy lacks, or leaves to one thread."""
 
 import math
 
@@ -7,6 +7,7 @@ from numba import prange
 from .jit import kernel
 
 ERF_PER_NS = 0.1  # of one thread, roughly
+FLOATS_PER_NS = 2
 
 
 @kernel
@@ -23,3 +24,46 @@ def erf(x, out):
         out: the shape and dtype of x, overwritten.
     """
     _erf(x.reshape(-1), out.reshape(-1), work=x.size / ERF_PER_NS)
+
+
+@kernel
+def _add(x, y, out):
+    for i in prange(x.shape[0]):
+        out[i] = x[i] + y[i]
+
+
+def add(x, y, out):
+    """out = x + y, all of one shape and dtype, contiguous; out may be x or y."""
+    _add(x.reshape(-1), y.reshape(-1), out.reshape(-1), work=x.size / FLOATS_PER_NS)
+
+
+@kernel
+def _relu(x, out):
+    for i in prange(x.shape[0]):
+        out[i] = 0 if x[i] < 0 else x[i]
+
+
+def relu(x, out):
+    """out = max(x, 0); NaN stays.
+
+    Args:
+        x: any shape, contiguous.
+        out: the shape and dtype of x, overwritten.
+    """
+    _relu(x.reshape(-1), out.reshape(-1), work=x.size / FLOATS_PER_NS)
+
+
+@kernel
+def _relu_grad(g, y, out):
+    for i in prange(g.shape[0]):
+        out[i] = 0 if y[i] <= 0 else g[i]
+
+
+def relu_grad(g, y, out):
+    """out = g where y, what `relu` returned, is above 0 or NaN; else 0.
+
+    Args:
+        g, y: one shape and dtype, contiguous.
+        out: the same, overwritten; may be g.
+    """
+    _relu_grad(g.reshape(-1), y.reshape(-1), out.reshape(-1), work=g.size / FLOATS_PER_NS)

@@ -122,7 +122,10 @@ class Kernel:
             *args: arrays and integers, passed on to the function.
             work: about how many nanoseconds one thread would need.
         """
-        args = tuple(_writable(a) if isinstance(a, np.ndarray) else a for a in args)
+        for a in args:
+            if type(a) is np.ndarray and not a.flags.writeable:
+                args = tuple([_writable(a) if type(a) is np.ndarray else a for a in args])
+                break
         if work < PARALLEL_WORK or not PARALLEL or _in_forked_child:
             self.serial(*args)
             return

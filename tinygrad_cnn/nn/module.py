@@ -98,10 +98,10 @@ class Module:
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
+        attributes = self.__dict__
         for table in KINDS:
-            entries = self.__dict__.get(table, {})
-            if name in entries:
-                return entries[name]
+            if table in attributes and name in attributes[table]:
+                return attributes[table][name]
         if "_parameters" not in self.__dict__ and not name.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}; was super().__init__() "
                                  "called?")

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels
+from .. import kernels, memory
 from ..primitive import primitive
 from .geometry import check_float, pair, window_count
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """(N, C, ...) -> (N, ..., C), contiguous; a copy only if it does not lie so already."""
-    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    last = x.transpose(0, *range(2, x.ndim), 1)                # (N, C, ...) -> (N, ..., C)
+    return last if last.flags.c_contiguous else np.ascontiguousarray(last)
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
     """(N, ..., C) -> (N, C, ...), a view."""
-    return np.moveaxis(x, -1, 1)
+    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))   # (N, ..., C) -> (N, C, ...)
 
 
 def taps_first(weight: np.ndarray) -> np.ndarray:
@@ -33,7 +34,7 @@ def taps_first(weight: np.ndarray) -> np.ndarray:
 @primitive
 def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups, size):
     n, k = x.shape[0], weight.shape[0]
-    out = np.empty((n, *size, k), x.dtype)
+    out = memory.empty((n, *size, k), x.dtype)
     bias = np.zeros(k, x.dtype) if bias is None else np.ascontiguousarray(bias)
     kernels.conv.conv2d(channels_last(x), taps_first(weight), bias, stride, padding, dilation, groups, out)
     return channels_first(out)
@@ -56,7 +57,7 @@ def _(g):
 
 @primitive
 def _conv2d_input_grad(grad_output, weight, *, stride, padding, dilation, groups, size):
-    out = np.empty((grad_output.shape[0], *size, weight.shape[1] * groups), grad_output.dtype)
+    out = memory.empty((grad_output.shape[0], *size, weight.shape[1] * groups), grad_output.dtype)
     kernels.conv.conv2d_input_grad(channels_last(grad_output), taps_first(weight), stride, padding, dilation, groups, out)
     return channels_first(out)
 
@@ -73,7 +74,7 @@ def _(g, grad_output, weight_shape, stride, padding, dilation, groups):
 
 @primitive
 def _conv2d_weight_grad(grad_output, x, *, stride, padding, dilation, groups, size):
-    out = np.empty((*size, x.shape[1] // groups, grad_output.shape[1]), x.dtype)
+    out = memory.empty((*size, x.shape[1] // groups, grad_output.shape[1]), x.dtype)
     kernels.conv.conv2d_weight_grad(channels_last(grad_output), channels_last(x), stride, padding, dilation, groups, out)
     return out.transpose(3, 2, 0, 1)           # (R, S, C, K) -> (K, C, R, S), a view
 
@@ -177,7 +178,7 @@ def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, d
                  for o, s, d, k, n in zip(size, stride, dilation, kernel, image, strict=True)]
         return tuple(t // 2 for t in total), size
     padding = pair(function, "padding", padding, minimum=0)
-    size = tuple(window_count(n, k, s, 2 * p, d) for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True))
+    size = tuple([window_count(image[a], kernel[a], stride[a], 2 * padding[a], dilation[a]) for a in (0, 1)])
     if min(size) < 1:
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
         padded = tuple(n + 2 * p for n, p in zip(image, padding, strict=True))
@@ -227,7 +228,7 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
 @primitive
 def _unfold(x, *, kernel, stride, padding, dilation, size):
     n, c = x.shape[:2]
-    out = np.empty((n, size[0] * size[1], *kernel, c), x.dtype)
+    out = memory.empty((n, size[0] * size[1], *kernel, c), x.dtype)
     kernels.unfold.unfold(channels_last(x), kernel, stride, padding, dilation, size, out)
     return out.transpose(0, 4, 2, 3, 1).reshape(n, c * kernel[0] * kernel[1], size[0] * size[1])      # (N, L, R, S, C) -> (N, C R S, L)
 
@@ -240,7 +241,7 @@ def _(g, x_shape, kernel, stride, padding, dilation, size):
 @primitive
 def _fold(columns, *, kernel, stride, padding, dilation, size, shape):
     n, c, h, w = shape
-    out = np.empty((n, h, w, c), columns.dtype)
+    out = memory.empty((n, h, w, c), columns.dtype)
     blocks = columns.reshape(n, c, *kernel, size[0] * size[1]).transpose(0, 4, 2, 3, 1)      # (N, C R S, L) -> (N, L, R, S, C)
     kernels.unfold.fold(np.ascontiguousarray(blocks), kernel, stride, padding, dilation, size, out)
     return channels_first(out)

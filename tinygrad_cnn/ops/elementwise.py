@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels
+from .. import kernels, memory
 from ..primitive import Primitive
 from .geometry import broadcast_shapes, check_dtype, floating, promote
 
@@ -21,6 +21,25 @@ _NUMBERS = (float, int)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+def _in_memory_order(x: np.ndarray) -> tuple[int, ...]:
+    """The order of dims in which x lies in memory, channels-last or not."""
+    return tuple(range(x.ndim)) if x.flags.c_contiguous else tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
+
+
+def _through(kernel: Any, *arrays: np.ndarray) -> np.ndarray:
+    """Runs an elementwise kernel on arrays of one shape and dtype, which it reads in the memory order of the last one."""
+    order = _in_memory_order(arrays[-1])
+    flat = [np.asarray(a.transpose(order), order="C") for a in arrays]    # not ascontiguousarray, which gives 0-d arrays a dim
+    result = memory.empty(flat[0].shape, flat[0].dtype)
+    kernel(*flat, result)
+    return result.transpose(np.argsort(order))
+
+
+def _large(x: Any) -> bool:
+    """Whether kernels, and memory from the pool, are worth their call."""
+    return type(x) is np.ndarray and x.nbytes >= memory.SMALLEST and x.dtype in _FLOATS
+
+
 def _elementwise(function: Any) -> Primitive:
     return Primitive(function, broadcasts=True)
 
@@ -28,6 +47,10 @@ def _elementwise(function: Any) -> Primitive:
 def _binary(ufunc: np.ufunc, name: str, x: Array, y: Array, *, real: bool = False) -> Array:
     """Apply a ufunc in the promoted dtype; `real` makes integers floats first (division)."""
     try:
+        if _large(x) and (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype and y.shape == x.shape):
+            if ufunc is np.add and type(y) is np.ndarray:
+                return _through(kernels.elementwise.add, x, y)
+            return ufunc(x, y, out=memory.empty_like(x))
         if type(x) is np.ndarray and (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype) and x.dtype in _FLOATS:
             return ufunc(x, y)                 # the common case: NumPy's own promotion is right
         dtype = promote(name, x, y)
@@ -270,6 +293,8 @@ def _(g, x, min, max):
 def _unary(ufunc: Any, name: str, doc: str, *, real: bool = True) -> Primitive:
     def forward(x):
         x = np.asarray(x)
+        if type(ufunc) is np.ufunc and _large(x):
+            return ufunc(x, out=memory.empty_like(x))
         if real:
             return ufunc(x, dtype=floating(promote(name, x)))
         if x.dtype == bool:
@@ -293,15 +318,26 @@ def _softplus(x, dtype=None):
 
 
 def _erf(x, dtype=None):
-    order = np.argsort([-stride for stride in x.strides], kind="stable")     # as x lies in memory, channels-last or not
-    inner = np.ascontiguousarray(x.transpose(order), dtype)
-    out = np.empty_like(inner)
-    kernels.elementwise.erf(inner, out)
-    return out.reshape(x.transpose(order).shape).transpose(np.argsort(order))
+    return _through(kernels.elementwise.erf, np.asarray(x, dtype))
 
 
 def _relu(x):
+    if _large(x):
+        return _through(kernels.elementwise.relu, x)
     return np.maximum(x, 0)                    # NumPy's maximum lets NaN through
+
+
+@Primitive
+def _relu_grad(g, out):
+    """g where `out`, what relu returned, is above 0; a NaN there passes its gradient on."""
+    if _large(g) and g.dtype == out.dtype:
+        return _through(kernels.elementwise.relu_grad, g, out)
+    return np.where(out <= 0, g.dtype.type(0), g)
+
+
+@_relu_grad.vjp(0)
+def _(g, out):
+    return _relu_grad(g, out)
 
 
 def _log_sigmoid(x, dtype=None):
@@ -362,7 +398,7 @@ def _(g, x):
 
 @relu.vjp(0)
 def _(g, out):
-    return where(out <= 0, 0.0, g)             # this way round a NaN passes its gradient on
+    return _relu_grad(g, out)
 
 
 @exp.vjp(0)

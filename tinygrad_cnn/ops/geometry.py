@@ -126,6 +126,10 @@ def check_size(function: str, sizes: Sequence[int]) -> None:
 
 def pair(function: str, name: str, value: Any, *, minimum: int) -> tuple[int, int]:
     """(height, width) from an int or a pair of ints, each at least `minimum`."""
+    if type(value) is int and value >= minimum:                # the usual forms first: this runs for every layer
+        return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and min(value) >= minimum:
+        return value
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) == 1:
         both = both * 2
@@ -139,6 +143,8 @@ def pair(function: str, name: str, value: Any, *, minimum: int) -> tuple[int, in
 def check_float(function: str, **arrays: Any) -> None:
     """TypeError unless all the named arrays hold floats of one dtype."""
     kinds = {name: a.dtype for name, a in arrays.items() if a is not None}
+    if set(kinds.values()) in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):
+        return
     for name, dtype in kinds.items():
         if dtype.kind != "f":
             raise TypeError(f"{function}: {name} must be float32 or float64, got {dtype}")

@@ -95,17 +95,49 @@ def _linear(x, weight, bias=None):
 
 @_linear.vjp(0)
 def _(g, weight):
-    return _linear(g, weight.transpose(0, 1))
+    return _linear_input_grad(g, weight)
 
 
 @_linear.vjp(1)
 def _(g, x):
-    return _matmul(g.reshape(-1, g.shape[-1]).transpose(0, 1), x.reshape(-1, x.shape[-1]))
+    return _linear_weight_grad(g, x)
 
 
 @_linear.vjp(2)
 def _(g):
     return g.sum(tuple(range(g.ndim - 1)))
+
+
+@primitive
+def _linear_input_grad(grad_output, weight):
+    """Like the two others of this bilinear triad one call of BLAS; each one's rules are the other two."""
+    rows = np.matmul(grad_output.reshape(-1, weight.shape[0]), weight)
+    return rows.reshape(*grad_output.shape[:-1], weight.shape[1])
+
+
+@_linear_input_grad.vjp(0)
+def _(g, weight):
+    return _linear(g, weight)
+
+
+@_linear_input_grad.vjp(1)
+def _(g, grad_output):
+    return _linear_weight_grad(grad_output, g)
+
+
+@primitive
+def _linear_weight_grad(grad_output, x):
+    return np.matmul(grad_output.reshape(-1, grad_output.shape[-1]).T, x.reshape(-1, x.shape[-1]))
+
+
+@_linear_weight_grad.vjp(0)
+def _(g, x):
+    return _linear(x, g)
+
+
+@_linear_weight_grad.vjp(1)
+def _(g, grad_output):
+    return _linear_input_grad(grad_output, g)
 
 
 def linear(x, weight, bias=None):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..primitive import primitive
 from .elementwise import where
 from .geometry import broadcast_shapes, check_dim, check_dims, check_size, promote, total
@@ -372,7 +373,7 @@ def _is_basic(index: tuple[Any, ...]) -> bool:
 @primitive
 def _scatter_index(x, *, index, shape):
     """Zeros of `shape` with x added at the index: the adjoint of indexing."""
-    out = np.zeros(shape, x.dtype)
+    out = memory.zeros(shape, x.dtype)
     if _is_basic(index):
         out[index] = x
     else:
@@ -462,7 +463,7 @@ def _(g, x_shape, dim, index):
 @primitive
 def _scatter_add(x, *, dim, index, shape):
     """Zeros of `shape` with x added at the indices along dim: the adjoint of gather."""
-    out = np.zeros(shape, x.dtype)
+    out = memory.zeros(shape, x.dtype)
     np.add.at(out, _along(index, dim), x)
     return out
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels
+from .. import kernels, memory
 from ..primitive import primitive
 from .conv import channels_first, channels_last
 from .geometry import check_float
@@ -39,7 +39,7 @@ def channel_moments(x):
 def _batch_norm(x, weight, bias, *, mean, invstd):
     """Normalise with the batch's own statistics, which the rule knows to be functions of x."""
     scale = weight * invstd
-    out = np.empty((x.size // x.shape[1], x.shape[1]), x.dtype)
+    out = memory.empty((x.size // x.shape[1], x.shape[1]), x.dtype)
     kernels.norm.normalize(_rows(x), scale, bias - mean * scale, out)
     return _images(out, x.shape)
 
@@ -52,7 +52,7 @@ def _(g, x, weight, mean, invstd):
 @primitive(returns=("grad_x", "grad_weight", "grad_bias"))
 def _batch_norm_grad(grad_output, x, weight, *, mean, invstd):
     g, rows = _rows(grad_output), _rows(x)
-    out, sum_g, sum_gx = np.empty_like(rows), np.empty_like(mean), np.empty_like(mean)
+    out, sum_g, sum_gx = memory.empty_like(rows), np.empty_like(mean), np.empty_like(mean)
     kernels.norm.channel_sums(g, rows, mean, invstd, sum_g, sum_gx)
     kernels.norm.batch_norm_input_grad(g, rows, mean, invstd, np.ascontiguousarray(weight), sum_g, sum_gx, out)
     return _images(out, x.shape), sum_gx, sum_g
@@ -93,7 +93,7 @@ def _(g, needs, grad_output, x, weight, invstd):
 
 @primitive
 def _channel_affine(x, scale, shift):
-    out = np.empty((x.size // max(x.shape[1], 1), x.shape[1]), x.dtype)
+    out = memory.empty((x.size // max(x.shape[1], 1), x.shape[1]), x.dtype)
     kernels.norm.normalize(_rows(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), out)
     return _images(out, x.shape)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels
+from .. import kernels, memory
 from ..primitive import primitive
 from .conv import channels_first, channels_last, check_image
 from .geometry import pair
@@ -32,7 +32,7 @@ def _table(size: int, out: int, mode: str, align_corners: bool, scale: float | N
 
 @primitive
 def _resize(x, *, rows, columns):
-    out = np.empty((x.shape[0], len(rows[0]), len(columns[0]), x.shape[1]), x.dtype)
+    out = memory.empty((x.shape[0], len(rows[0]), len(columns[0]), x.shape[1]), x.dtype)
     kernels.resize.resize(channels_last(x), *_tables(rows, columns, x.dtype), out)
     return channels_first(out)
 
@@ -44,7 +44,7 @@ def _(g, x_shape, rows, columns):
 
 @primitive
 def _resize_adjoint(x, *, rows, columns, size):
-    out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
+    out = memory.empty((x.shape[0], *size, x.shape[1]), x.dtype)
     kernels.resize.resize_adjoint(channels_last(x), *_tables(rows, columns, x.dtype), out)
     return channels_first(out)
 
