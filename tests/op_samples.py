@@ -300,44 +300,48 @@ row("_unfold", P("_unfold"), slow.unfold, *((make(1, 2, 4, 5), how) for how in _
     (normal(0, 1, 4, 5), _windows[0]))
 row("_fold", P("_fold"), slow.fold, (normal(1, 12, 10), {**_windows[0], "shape": (1, 2, 4, 5)}), (normal(2, 4, 6), {**_windows[1], "shape": (2, 1, 4, 5)}),
     (normal(0, 6, 10), {**_windows[0], "shape": (0, 1, 4, 5)}))
-row("_max_pool2d", P("_max_pool2d"), slow.max_pool2d, *((channels_last(distinct, 1, 2, 4, 5), how) for how in _windows), (distinct(2, 1, 4, 5), _windows[0]),
-    (distinct(0, 2, 4, 5), _windows[0]), (distinct(1, 1, 5, 5), {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "size": (3, 3)}))
+_pools = [({"windows": tuple(how[k] for k in ("kernel", "stride", "padding", "dilation")), "size": how["size"]}) for how in _windows]
+_nine = {"windows": ((2, 2), (2, 2), (0, 0), (1, 1)), "size": (3, 3)}
+row("_max_pool2d", P("_max_pool2d"), lambda x, windows, size: slow.max_pool2d(
+    x, kernel=windows[0], stride=windows[1], padding=windows[2], dilation=windows[3], size=size),
+    *((channels_last(distinct, 1, 2, 4, 5), how) for how in _pools), (distinct(2, 1, 4, 5), _pools[0]), (distinct(0, 2, 4, 5), _pools[0]),
+    (distinct(1, 1, 5, 5), _nine), (distinct(1, 1, 17, 18), {"windows": ((17, 17), (1, 1), (0, 0), (1, 1)), "size": (1, 2)}))
 row("_adaptive_max_pool2d", P("_adaptive_max_pool2d"), slow.adaptive_max, (distinct(1, 2, 4, 5), {"size": (2, 3)}),
     (channels_last(distinct, 2, 1, 3, 2), {"size": (1, 1)}), (distinct(1, 1, 2, 2), {"size": (3, 4)}))
 
 
-def plane_cases() -> list[Any]:
-    return [(make(n, c, h, w), np.array(_random.integers(0, 6, (n, c, h, w))), {"size": (2, 3)})
-            for n, c, h, w, make in ((1, 2, 2, 2, normal), (2, 1, 1, 3, lambda *s: channels_last(normal, *s)), (0, 2, 1, 1, normal))]
+def tap_cases() -> list[Any]:
+    """Taps of windows of an image (3, 4), all of which exist, and how the windows lie."""
+    overlapping, adaptive = {"windows": ((2, 3), (1, 1), (0, 0), (1, 1))}, {"windows": None}
+    return [(np.array(_random.integers(0, 6, (1, 2, 2, 2))), overlapping), (channels_last(lambda *s: whole(6, *s), 2, 1, 2, 2), overlapping),
+            (np.array(_random.integers(0, 2, (2, 1, 1, 3))), adaptive), (np.zeros((0, 2, 2, 2), np.int64), overlapping)]
 
 
-def scatter_plane(x: np.ndarray, indices: np.ndarray, size: Any) -> np.ndarray:
-    out = np.zeros((*x.shape[:2], math.prod(size)))
-    for n, c, i, j in np.ndindex(x.shape):
-        out[n, c, indices[n, c, i, j]] += x[n, c, i, j]
-    return out.reshape(*x.shape[:2], *size)
+row("_plane_indices", P("_plane_indices"), lambda taps, windows, size: slow.tap_places(taps, windows, size) @ np.array([size[1], 1]),
+    *((taps, {**how, "size": (3, 4)}) for taps, how in tap_cases()), order=0)
+row("_scatter_taps", P("_scatter_taps"), slow.scatter_taps, *((normal(*taps.shape), taps, {**how, "size": (3, 4)}) for taps, how in tap_cases()))
+row("_gather_taps", P("_gather_taps"), slow.gather_taps, *((make(*taps.shape[:2], 3, 4), taps, how) for (taps, how), make in
+    zip(tap_cases(), (normal, lambda *s: channels_last(normal, *s), normal, normal), strict=True)))
 
 
-row("_scatter_plane", P("_scatter_plane"), scatter_plane, *plane_cases())
-row("_gather_plane", P("_gather_plane"), lambda x, indices: slow.gather(x.reshape(*x.shape[:2], 6), 2, indices.reshape(*indices.shape[:2], math.prod(indices.shape[2:]))).reshape(indices.shape),
-    *((normal(*i.shape[:2], 2, 3), i) for _, i, _ in plane_cases()))
+def mean_matrix(image: Any, size: Any, windows: Any, count_include_pad: bool, divisor: int) -> np.ndarray:
+    return slow.adaptive_matrix(image, size) if windows is None else slow.pool_matrix(image, *windows, size, count_include_pad, divisor)
+
 
 for _n, _c, _image, _how in (
-    (1, 2, (4, 5), {"kernel": (2, 3), "stride": (2, 2), "padding": (1, 1), "size": (3, 3), "count_include_pad": True, "divisor": 0}),
-    (2, 1, (3, 3), {"kernel": (2, 2), "stride": (1, 2), "padding": (0, 0), "size": (2, 2), "count_include_pad": False, "divisor": 0}),
-    (1, 1, (4, 4), {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "size": (3, 3), "count_include_pad": False, "divisor": 0}),
-    (1, 2, (3, 4), {"kernel": (2, 2), "stride": (1, 1), "padding": (1, 0), "size": (4, 3), "count_include_pad": True, "divisor": 3}),
+    (1, 2, (4, 5), {"windows": ((2, 3), (2, 2), (1, 1)), "size": (3, 3), "count_include_pad": True, "divisor": 0}),
+    (2, 1, (3, 3), {"windows": ((2, 2), (1, 2), (0, 0)), "size": (2, 2), "count_include_pad": False, "divisor": 0}),
+    (1, 1, (4, 4), {"windows": ((3, 3), (2, 2), (1, 1)), "size": (3, 3), "count_include_pad": False, "divisor": 0}),
+    (1, 2, (3, 4), {"windows": ((2, 2), (1, 1), (1, 0)), "size": (4, 3), "count_include_pad": True, "divisor": 3}),
+    (1, 2, (4, 5), {"windows": None, "size": (2, 3), "count_include_pad": False, "divisor": 0}),
 ):
     _back = {**_how, "size": _image}
-    row("_avg_pool2d", P("_avg_pool2d"), lambda x, **how: slow.apply(slow.pool_matrix(x.shape[2:], **how), x), (channels_last(normal, _n, _c, *_image), _how))
-    row("_avg_pool2d_adjoint", P("_avg_pool2d_adjoint"), lambda g, size, **how: slow.adjoint(slow.pool_matrix(size, size=g.shape[2:], **how), g),
+    row("_avg_pool2d", P("_avg_pool2d"), lambda x, size, **how: slow.apply(mean_matrix(x.shape[2:], size, **how), x), (channels_last(normal, _n, _c, *_image), _how))
+    row("_avg_pool2d_adjoint", P("_avg_pool2d_adjoint"), lambda g, size, **how: slow.adjoint(mean_matrix(size, g.shape[2:], **how), g),
         (normal(_n, _c, *_how["size"]), _back))
 row("_avg_pool2d", pool.avg_pool2d, lambda x, _: x[:, :, :, :], (normal(0, 2, 2, 2), 1))
-for _image, _size in (((4, 5), (2, 3)), ((3, 2), (1, 1)), ((2, 2), (3, 4))):
-    row("_adaptive_avg_pool2d", P("_adaptive_avg_pool2d"), lambda x, size: slow.apply(slow.adaptive_matrix(x.shape[2:], size), x),
-        (channels_last(normal, 1, 2, *_image), {"size": _size}))
-    row("_adaptive_avg_pool2d_adjoint", P("_adaptive_avg_pool2d_adjoint"), lambda g, size: slow.adjoint(slow.adaptive_matrix(size, g.shape[2:]), g),
-        (normal(2, 1, *_size), {"size": _image}))
+row("_adaptive_avg_pool2d", P("_adaptive_avg_pool2d"), lambda x, size: slow.apply(slow.adaptive_matrix(x.shape[2:], size), x),
+    *((channels_last(normal, 1, 2, *image), {"size": size}) for image, size in (((4, 5), (2, 3)), ((3, 2), (1, 1)), ((2, 2), (3, 4)))))
 
 
 def tables(image: Any, size: Any, mode: str, align: bool) -> tuple[Any, Any]:

@@ -216,12 +216,42 @@ def fold(columns: Array, *, kernel: Any, stride: Any, padding: Any, dilation: An
 
 
 def max_pool2d(x: Array, *, kernel: Any, stride: Any, padding: Any, dilation: Any, size: Any) -> tuple[Array, Array]:
-    out, indices = np.full((*x.shape[:2], *size), -np.inf), np.zeros((*x.shape[:2], *size), np.int64)
-    for i, j, _, _, h, w in taps(x.shape[2:], size, kernel, stride, padding, dilation):
+    """Maxima, and the number of each in its window."""
+    out, chosen = np.full((*x.shape[:2], *size), -np.inf), np.zeros((*x.shape[:2], *size), np.int64)
+    for i, j, r, s, h, w in taps(x.shape[2:], size, kernel, stride, padding, dilation):
         for n, c in np.ndindex(x.shape[:2]):
             if x[n, c, h, w] > out[n, c, i, j]:
-                out[n, c, i, j], indices[n, c, i, j] = x[n, c, h, w], h * x.shape[3] + w
-    return out, indices
+                out[n, c, i, j], chosen[n, c, i, j] = x[n, c, h, w], r * kernel[1] + s
+    return out, chosen
+
+
+def tap_places(chosen: Array, windows: Any, image: Any) -> Array:
+    """(row, column) of each window's chosen element, (N, C, OH, OW, 2); windows as in `ops.pool`."""
+    size = chosen.shape[2:]
+    where = {}
+    if windows is None:
+        ranges = [adaptive_windows(n, o) for n, o in zip(image, size, strict=True)]
+        longest = max(map(len, ranges[1]))
+        for i, j in np.ndindex(*size):
+            where.update({(i, j, r * longest + s): (h, w) for r, h in enumerate(ranges[0][i]) for s, w in enumerate(ranges[1][j])})
+    else:
+        where = {(i, j, r * windows[0][1] + s): (h, w) for i, j, r, s, h, w in taps(image, size, *windows)}
+    places = np.zeros((*chosen.shape, 2), np.int64)
+    for n, c, i, j in np.ndindex(chosen.shape):
+        places[n, c, i, j] = where[i, j, int(chosen[n, c, i, j])]
+    return places
+
+
+def gather_taps(x: Array, chosen: Array, windows: Any) -> Array:
+    places = tap_places(chosen, windows, x.shape[2:])
+    return np.array([x[n, c, h, w] for n, c, i, j in np.ndindex(chosen.shape) for h, w in [places[n, c, i, j]]]).reshape(chosen.shape)
+
+
+def scatter_taps(g: Array, chosen: Array, windows: Any, size: Any) -> Array:
+    out, places = np.zeros((*g.shape[:2], *size)), tap_places(chosen, windows, size)
+    for n, c, i, j in np.ndindex(g.shape):
+        out[n, c, *places[n, c, i, j]] += g[n, c, i, j]
+    return out
 
 
 def pool_matrix(image: Any, kernel: Any, stride: Any, padding: Any, size: Any, count_include_pad: bool, divisor: int) -> Array:
@@ -252,11 +282,12 @@ def adaptive_matrix(image: Any, size: Any) -> Array:
 
 
 def adaptive_max(x: Array, size: Any) -> tuple[Array, Array]:
-    out, indices = np.empty((*x.shape[:2], *size)), np.empty((*x.shape[:2], *size), np.int64)
+    out, chosen = np.empty((*x.shape[:2], *size)), np.empty((*x.shape[:2], *size), np.int64)
     windows = [list(enumerate(adaptive_windows(n, o))) for n, o in zip(x.shape[2:], size, strict=True)]
+    longest = max(len(columns) for _, columns in windows[1])
     for n, c, (i, rows), (j, columns) in itertools.product(range(x.shape[0]), range(x.shape[1]), *windows):
-        out[n, c, i, j], indices[n, c, i, j] = max((x[n, c, h, w], h * x.shape[3] + w) for h in rows for w in columns)
-    return out, indices
+        out[n, c, i, j], chosen[n, c, i, j] = max((x[n, c, h, w], r * longest + s) for r, h in enumerate(rows) for s, w in enumerate(columns))
+    return out, chosen
 
 
 def resize_matrix(image: Any, size: Any, mode: str, align_corners: bool = False) -> Array:

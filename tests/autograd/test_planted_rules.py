@@ -89,9 +89,9 @@ WRONG_AT_ONCE = {
     "cat-in-reverse": ("_cat", None, lambda right, **_: [r if r is None else r.flip(0) for r in right]),
     "einsum-forgets-an-operand": ("_einsum", None, lambda right, operands, **_: [r if r is None else r / x for r, x in zip(right, operands, strict=True)]),
     "linear-bias-mean": ("_linear", 2, lambda right, g: g.mean(tuple(range(g.ndim - 1)))),
-    "avg-pool-pad-count": ("_avg_pool2d", 0, lambda right, g, x_shape, kernel, stride, padding, count_include_pad, divisor: registry["_avg_pool2d_adjoint"](
-        g, kernel=kernel, stride=stride, padding=padding, size=x_shape[2:], count_include_pad=not count_include_pad, divisor=divisor)),
-    "max-pool-neighbour": ("_max_pool2d", 0, lambda right, g, indices, x_shape: right.roll(1, 3)),
+    "avg-pool-pad-count": ("_avg_pool2d", 0, lambda right, g, x_shape, windows, count_include_pad, divisor: registry["_avg_pool2d_adjoint"](
+        g, windows=windows, size=x_shape[2:], count_include_pad=not count_include_pad, divisor=divisor)),
+    "max-pool-neighbour": ("_max_pool2d", 0, lambda right, g, taps, x_shape, windows: right.roll(1, 3)),
     "prod-divides-by-x": ("_prod", 0, lambda right, g, x, dim: right * (x / x)),
     "amax-ignores-position": ("_amax", 0, lambda right, g, x, dim: right * 0 + right.mean()),
     "batch-norm-statistics-constant": ("_batch_norm", None, lambda right, g, x, weight, invstd, **_: (
@@ -99,7 +99,7 @@ WRONG_AT_ONCE = {
     "batch-norm-weight-unnormalised": ("_batch_norm", None, lambda right, invstd, **_: (right[0], right[1] / invstd, right[2])),
     "conv-kernel-flipped": ("_conv2d", 0, lambda right, g, weight, x_shape, stride, padding, dilation, groups: registry["_conv2d_input_grad"](
         g, weight.flip(2, 3), stride=stride, padding=padding, dilation=dilation, groups=groups, size=x_shape[2:])),
-    "scatter-for-gather": ("_gather_plane", 0, lambda right, g, indices, x_shape: right.flip(2)),
+    "scatter-for-gather": ("_gather_taps", 0, lambda right, g, taps, x_shape, windows: right.flip(2)),
 }
 
 WRONG_AT_SECOND_ORDER = [

@@ -24,7 +24,7 @@ def variant(name: str) -> Iterator[None]:
 
 def poisoned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """An array whose every element a kernel must overwrite."""
-    return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else -(1 << 60), dtype)
+    return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max, dtype)
 
 
 def frozen(*arrays: np.ndarray) -> list[np.ndarray]:

@@ -46,18 +46,26 @@ def _window(image, i, j, kernel, stride, padding, dilation):
             yield h, w
 
 
+def _poisoned_maxima(x, outputs, windows):
+    shape = (x.shape[0], *outputs, x.shape[3])
+    return poisoned(shape, x.dtype), poisoned(shape, pool.tap_dtype(x.shape[1:3], outputs, windows))
+
+
 @VARIANTS
-@settings(max_examples=25, deadline=None)
-@given(shape=windows(), seed=SEEDS, dtype=TYPES)
-def test_max_pool2d_equals_the_slow_loop(name, shape, seed, dtype):
-    size, kernel, stride, padding, dilation, outputs = shape
+@settings(max_examples=50, deadline=None)
+@given(shape=windows(), seed=SEEDS, dtype=TYPES, waste=st.sampled_from((-2, pool.WASTE, 1000)))
+def test_max_pool2d_equals_the_slow_loop(name, shape, seed, dtype, waste):
+    size, *how, outputs = shape
     x = np.round(_image(seed, size, dtype), 0)  # many ties
     before = frozen(x)
-    out, indices = poisoned((2, *outputs, x.shape[3]), dtype), poisoned((2, *outputs, x.shape[3]), np.int64)
-    with variant(name):
-        pool.max_pool2d(x, kernel, stride, padding, dilation, out, indices)
+    out, taps = _poisoned_maxima(x, outputs, tuple(how))
+    assert taps.dtype == np.uint8
+    with variant(name), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "WASTE", waste)
+        pool.max_pool2d(x, tuple(how), out, taps)
+    indices = pool.plane_indices(taps, size, tuple(how))
     for i, j in np.ndindex(*outputs):
-        elements = list(_window(x, i, j, kernel, stride, padding, dilation))
+        elements = list(_window(x, i, j, *how))
         if not elements:  # dilation may step over a small image
             assert (out[:, i, j] == -np.inf).all()
             assert ((indices[:, i, j] >= 0) & (indices[:, i, j] < size[0] * size[1])).all()
@@ -69,44 +77,64 @@ def test_max_pool2d_equals_the_slow_loop(name, shape, seed, dtype):
     assert_unchanged([x], before)
 
 
-def test_max_pool2d_at_the_edge_of_numbers():
-    x = np.full((1, 4, 4, 3), -np.inf, np.float32)
-    x[0, 1, 1, 1] = np.nan
-    x[..., 2] = -1
-    out, indices = poisoned((1, 3, 3, 3), np.float32), poisoned((1, 3, 3, 3), np.int64)
-    pool.max_pool2d(x, (2, 2), (2, 2), (1, 1), (1, 1), out, indices)
-    assert (out[..., 0] == -np.inf).all()
-    np.testing.assert_array_equal(indices[0, :, :, 0], [[0, 1, 3], [4, 5, 7], [12, 13, 15]])
-    assert np.isnan(out[0, 1, 1, 1]) and indices[0, 1, 1, 1] == 5
-    assert (out[..., 2] == -1).all()
+@pytest.mark.parametrize("C", [1, 6, 16, 70])
+@pytest.mark.parametrize("how", [((2, 2), (2, 2), (0, 0), (1, 1)), ((3, 3), (2, 2), (1, 1), (1, 1)), ((3, 3), (1, 1), (1, 1), (1, 1)), None])
+def test_nan_ties_and_infinities_are_chosen_as_in_torch(how, C):
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    x = random.choice(np.array([-np.inf, -1, 0, 1, np.inf, np.nan], np.float32), (2, 7, 8, C), p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.1])
+    y = torch.tensor(x).permute(0, 3, 1, 2)
+    expected = (torch.nn.functional.adaptive_max_pool2d(y, (3, 4), return_indices=True) if how is None else
+                torch.nn.functional.max_pool2d(y, *how, return_indices=True))
+    expected, places = (e.permute(0, 2, 3, 1).numpy() for e in expected)
+    out, taps = _poisoned_maxima(x, expected.shape[1:3], how)
+    pool.max_pool2d(x, how, out, taps)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(pool.plane_indices(taps, (7, 8), how), places)
+
+
+def test_taps_of_large_windows_need_more_than_a_byte():
+    x = np.arange(2 * 18 * 17, dtype=np.float32).reshape(2, 18, 17, 1)
+    for how, size in ((((17, 16), (1, 1), (0, 0), (1, 1)), (2, 2)), (None, (1, 1))):
+        out, taps = _poisoned_maxima(x, size, how)
+        pool.max_pool2d(x, how, out, taps)
+        assert taps.dtype == np.int32
+        indices, back = pool.plane_indices(taps, (18, 17), how), poisoned(x.shape, np.float32)
+        np.testing.assert_array_equal(indices[1, -1, -1], [18 * 17 - 1])
+        pool.scatter_taps(out, taps, how, back)
+        assert back[1, -1, -1, 0] == x[1, -1, -1, 0] and np.count_nonzero(back) == 2 * out[0].size
 
 
 @VARIANTS
-@settings(max_examples=15, deadline=None)
-@given(size=pairs(1, 9), outputs=pairs(1, 9), seed=SEEDS, dtype=TYPES)
-def test_gather_and_scatter_are_adjoint(name, size, outputs, seed, dtype):
-    x = _image(seed, size, dtype)
-    random = np.random.default_rng(seed)
-    shape = (2, *outputs, x.shape[3])
-    indices, g = random.integers(0, size[0] * size[1], shape), random.standard_normal(shape).astype(dtype)
-    before = frozen(x, g, indices)
-    out, back = poisoned(shape, dtype), poisoned(x.shape, dtype)
+@settings(max_examples=40, deadline=None)
+@given(shape=windows(), adaptive=st.booleans(), N=st.sampled_from((1, 9)), C=st.integers(1, 70), seed=SEEDS, dtype=TYPES)
+def test_gather_and_scatter_equal_slow_loops(name, shape, adaptive, N, C, seed, dtype):
+    size, *how, outputs = shape
+    how = None if adaptive else tuple(how)
+    x, g = _image(seed, size, dtype, N, C), _image(seed + 1, outputs, dtype, N, C)
+    picked, taps = _poisoned_maxima(x, outputs, how)
+    pool.max_pool2d(np.round(x), how, picked, taps)
+    out, back = poisoned(g.shape, dtype), poisoned(x.shape, dtype)
+    before = frozen(x, g, taps)
     with variant(name):
-        pool.gather_plane(x, indices, out)
-        pool.scatter_plane(g, indices, back)
-    expected = np.zeros(x.shape, dtype)
-    for n, i, j, c in np.ndindex(*shape):
-        h, w = divmod(indices[n, i, j, c], size[1])
-        assert out[n, i, j, c] == x[n, h, w, c]
-        expected[n, h, w, c] += g[n, i, j, c]
+        pool.gather_taps(x, taps, how, out)
+        pool.scatter_taps(g, taps, how, back)
+    indices, expected = pool.plane_indices(taps, size, how), np.zeros(x.shape, dtype)
+    everywhere = np.isneginf(picked)  # windows that miss the image chose nothing
+    n, c = np.ogrid[:N, :C]
+    for i, j in np.ndindex(*outputs):
+        h, w = np.divmod(indices[:, i, j], size[1])
+        np.testing.assert_array_equal(out[:, i, j], np.where(everywhere[:, i, j], 0, x[n, h, w, c]))
+        expected[n, h, w, c] += np.where(everywhere[:, i, j], 0, g[:, i, j])
     np.testing.assert_array_equal(back, expected)  # the same order of additions
-    assert_unchanged([x, g, indices], before)
+    assert_unchanged([x, g, taps], before)
 
 
 @VARIANTS
 @settings(max_examples=25, deadline=None)
-@given(shape=windows(), seed=SEEDS, dtype=TYPES, count_include_pad=st.booleans(), divisor=st.sampled_from((0, 0, 3)))
-def test_avg_pool2d_and_adjoint_equal_the_slow_loop(name, shape, seed, dtype, count_include_pad, divisor):
+@given(shape=windows(), seed=SEEDS, dtype=TYPES, count_include_pad=st.booleans(), divisor=st.sampled_from((0, 0, 3)),
+       waste=st.sampled_from((-2, pool.WASTE, 1000)))
+def test_avg_pool2d_and_adjoint_equal_the_slow_loop(name, shape, seed, dtype, count_include_pad, divisor, waste):
     size, kernel, stride, padding, _, _ = shape
     ceil = bool(seed % 2)
     outputs = tuple(_outputs(*axis, 1, ceil) for axis in zip(size, kernel, stride, padding, strict=True))
@@ -114,9 +142,11 @@ def test_avg_pool2d_and_adjoint_equal_the_slow_loop(name, shape, seed, dtype, co
     g = _image(seed + 1, outputs, dtype, C=x.shape[3])
     before = frozen(x, g)
     out, back = poisoned(g.shape, dtype), poisoned(x.shape, dtype)
-    with variant(name):
-        pool.avg_pool2d(x, kernel, stride, padding, count_include_pad, divisor, out)
-        pool.avg_pool2d_adjoint(g, kernel, stride, padding, count_include_pad, divisor, back)
+    how = kernel, stride, padding
+    with variant(name), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "WASTE", waste)
+        pool.avg_pool2d(x, how, count_include_pad, divisor, out)
+        pool.avg_pool2d_adjoint(g, how, count_include_pad, divisor, back)
     expected, expected_back = np.zeros(g.shape), np.zeros(x.shape)
     for i, j in np.ndindex(*outputs):
         elements = list(_window(x, i, j, kernel, stride, padding, (1, 1)))
@@ -140,12 +170,13 @@ def test_adaptive_pooling_equals_the_slow_loop(name, size, outputs, seed, dtype)
     x = _image(seed, size, dtype)
     g = _image(seed + 1, outputs, dtype, C=x.shape[3])
     before = frozen(x, g)
-    mean, largest, back = poisoned(g.shape, dtype), poisoned(g.shape, dtype), poisoned(x.shape, dtype)
-    indices = poisoned(g.shape, np.int64)
+    mean, back = poisoned(g.shape, dtype), poisoned(x.shape, dtype)
+    largest, taps = _poisoned_maxima(x, outputs, None)
     with variant(name):
-        pool.adaptive_avg_pool2d(x, mean)
-        pool.adaptive_avg_pool2d_adjoint(g, back)
-        pool.adaptive_max_pool2d(x, largest, indices)
+        pool.avg_pool2d(x, None, False, 0, mean)
+        pool.avg_pool2d_adjoint(g, None, False, 0, back)
+        pool.max_pool2d(x, None, largest, taps)
+    indices = pool.plane_indices(taps, size, None)
     expected, expected_back = np.zeros(g.shape), np.zeros(x.shape)
     for i, j in np.ndindex(*outputs):
         (top, left), (bottom, right) = zip(*((a * n // m, -(-(a + 1) * n // m)) for a, n, m in
@@ -163,26 +194,25 @@ def test_adaptive_pooling_equals_the_slow_loop(name, size, outputs, seed, dtype)
 
 
 def test_no_images():
-    x, out, indices = np.empty((0, 4, 4, 3)), np.empty((0, 2, 2, 3)), np.empty((0, 2, 2, 3), np.int64)
-    pool.max_pool2d(x, (2, 2), (2, 2), (0, 0), (1, 1), out, indices)
-    pool.gather_plane(x, indices, out)
-    pool.scatter_plane(out, indices, x)
-    pool.avg_pool2d(x, (2, 2), (2, 2), (0, 0), True, 0, out)
-    pool.avg_pool2d_adjoint(out, (2, 2), (2, 2), (0, 0), True, 0, x)
-    pool.adaptive_avg_pool2d(x, out)
-    pool.adaptive_avg_pool2d_adjoint(out, x)
-    pool.adaptive_max_pool2d(x, out, indices)
+    x, out, taps = np.empty((0, 4, 4, 3)), np.empty((0, 2, 2, 3)), np.empty((0, 2, 2, 3), np.uint8)
+    for windows in ((2, 2), (2, 2), (0, 0)), None:
+        dilated = windows if windows is None else (*windows, (1, 1))
+        pool.max_pool2d(x, dilated, out, taps)
+        pool.gather_taps(x, taps, dilated, out)
+        pool.scatter_taps(out, taps, dilated, x)
+        pool.avg_pool2d(x, windows, True, 0, out)
+        pool.avg_pool2d_adjoint(out, windows, True, 0, x)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_inf_pass(value):
     x = np.zeros((1, 4, 4, 20), np.float32)
     x[0, 0, 0, 17] = value
-    out, indices, back = np.empty((1, 2, 2, 20), np.float32), np.empty((1, 2, 2, 20), np.int64), np.empty_like(x)
-    for run in (lambda: pool.max_pool2d(x, (2, 2), (2, 2), (0, 0), (1, 1), out, indices),
-                lambda: pool.avg_pool2d(x, (2, 2), (2, 2), (0, 0), True, 0, out),
-                lambda: pool.adaptive_avg_pool2d(x, out)):
+    out, taps, back = np.empty((1, 2, 2, 20), np.float32), np.empty((1, 2, 2, 20), np.uint8), np.empty_like(x)
+    how = (2, 2), (2, 2), (0, 0)
+    for run in (lambda: pool.max_pool2d(x, (*how, (1, 1)), out, taps), lambda: pool.avg_pool2d(x, how, True, 0, out),
+                lambda: pool.avg_pool2d(x, None, True, 0, out)):
         run()
         assert not np.isfinite(out[0, 0, 0, 17]) and np.isfinite(out).sum() == out.size - 1
-    pool.avg_pool2d_adjoint(out, (2, 2), (2, 2), (0, 0), True, 0, back)
+    pool.avg_pool2d_adjoint(out, how, True, 0, back)
     assert (~np.isfinite(back)).sum() == 4

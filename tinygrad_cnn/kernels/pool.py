@@ -1,195 +1,348 @@
 """Pooling of channels-last images, and the gather and scatter by which max pooling is differentiated.
 
-Every kind of pooling is one loop nest over windows given by tables: rows[i] are the first row, and one past the last,
-of the windows of output row i, clipped to the image; columns likewise. Fixed and adaptive windows differ in tables.
+Windows are given by one table for rows and one for columns; fixed and adaptive windows differ in tables only. Max
+pooling notes the place of each maximum as its tap: r * S + s for row r and column s of an R x S window, in one byte
+where R * S allows it.
+
+Inner loops index with unsigned integers: those need no check for negative indices, which would keep LLVM from
+vectorising.
 """
+
+import functools
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange
 
-from .jit import kernel, pair
+from .jit import inline, kernel, pair
 
-TAPS_PER_NS = 1  # elements of windows read per nanosecond by one thread, roughly
-CHANNELS_PER_TASK = 32  # of the scatter: whole cache lines, so that threads do not share them
+TAPS_PER_NS = 4  # elements of windows read per nanosecond by one thread, roughly
+BYTE_TAPS = 256  # of the largest window whose taps fit one byte
+ROWS_PER_TASK = 8  # output rows that share one scratch row
+# Entering a loop costs as much as 64 elements of it, so windows are reduced for a whole row of pixels at once, those
+# between windows too, as long as that wastes no more elements than this per window.
+WASTE = 64
+# Tasks of the scatter: images if there are many, else whole cache lines of channels, so that threads do not share them.
+MANY_IMAGES, CHANNELS_PER_TASK = 8, 32
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 
-def _fixed(size, outputs, kernel_size, stride, padding, dilation):
-    """First row inside the image and one past the last, (outputs, 2); a window that misses the image is empty."""
-    first = np.arange(outputs, dtype=np.int64) * stride - padding
-    last = np.minimum(first + (kernel_size - 1) * dilation + 1, size)
-    first = np.where(first < 0, first + -(first // dilation) * dilation, first)  # the first tap at or past row 0
-    return np.ascontiguousarray(np.stack([first, np.maximum(first, last)], axis=1))
+class Axis(NamedTuple):
+    """The windows of one axis.
+
+    Attributes:
+        windows: (outputs, 3) int64: a window's first row, padding included, and the range of its taps in the image.
+        taps: of the longest window.
+        dilation: rows between taps.
+        step: rows between windows, 0 if that varies.
+        whole: the range of windows all of whose taps lie in the image; they follow one another.
+    """
+
+    windows: np.ndarray
+    taps: int
+    dilation: int
+    step: int
+    whole: tuple[int, int]
 
 
-def _adaptive(size, outputs):
-    """Windows [floor(i * size / outputs), ceil((i + 1) * size / outputs)), (outputs, 2)."""
-    i = np.arange(outputs, dtype=np.int64)
-    return np.ascontiguousarray(np.stack([i * size // outputs, -(-(i + 1) * size // outputs)], axis=1))
+@functools.lru_cache(maxsize=256)
+def fixed(size, outputs, kernel_size, stride, padding, dilation):
+    """Windows of equal size at equal distances; one that misses the image has no taps."""
+    first = np.arange(outputs) * stride - padding
+    begin = -(np.minimum(first, 0) // dilation)  # the first tap at or past row 0
+    end = np.clip(-((first - size) // dilation), begin, kernel_size)
+    return _axis(size, np.stack([first, begin, end], axis=1), kernel_size, dilation, stride)
 
 
-def _covering(windows, size):
-    """For each row of the image the range of windows that contain it, (size, 2); windows' ends never decrease."""
-    h = np.arange(size, dtype=np.int64)
-    first = np.searchsorted(windows[:, 1], h, side="right")  # skip windows that end at or before h
-    last = np.searchsorted(windows[:, 0], h, side="right")  # keep windows that begin at or before h
-    return np.ascontiguousarray(np.stack([first, np.maximum(first, last)], axis=1).astype(np.int64))
+@functools.lru_cache(maxsize=256)
+def adaptive(size, outputs):
+    """Windows [floor(i * size / outputs), ceil((i + 1) * size / outputs))."""
+    i = np.arange(outputs)
+    first = i * size // outputs
+    length = -(-(i + 1) * size // outputs) - first
+    return _axis(size, np.stack([first, 0 * i, length], axis=1), int(length.max()), 1, 0)
+
+
+def _axis(size, windows, taps, dilation, step):
+    windows = np.ascontiguousarray(windows, np.int64)
+    whole = np.flatnonzero((windows[:, 1] == 0) & (windows[:, 2] == taps)) if step else ()
+    return Axis(windows, taps, dilation, step, (int(whole[0]), int(whole[-1]) + 1) if len(whole) else (0, 0))
+
+
+def axes(size, outputs, windows):
+    """The windows of rows and of columns.
+
+    Args:
+        size, outputs: (rows, columns) of the image and of what is pooled from it.
+        windows: (kernel, stride, padding, dilation), pairs of integers; None for adaptive windows.
+    """
+    if windows is None:
+        return tuple(adaptive(size[a], outputs[a]) for a in (0, 1))
+    return tuple(fixed(size[a], outputs[a], *(pair(of)[a] for of in windows)) for a in (0, 1))
+
+
+def tap_dtype(size, outputs, windows):
+    """The integer type that holds every tap."""
+    rows, columns = axes(size, outputs, windows)
+    return np.dtype(np.uint8 if rows.taps * columns.taps <= BYTE_TAPS else np.int32)
+
+
+def plane_indices(taps, size, windows):
+    """h * W + w of the pixels at the taps (N, OH, OW, C); that of any pixel for a window that misses the image."""
+    rows, columns = axes(size, taps.shape[1:3], windows)
+    r, s = np.divmod(taps.astype(np.int64), columns.taps)
+    h = rows.windows[:, 0].reshape(-1, 1, 1) + r * rows.dilation
+    w = columns.windows[:, 0].reshape(-1, 1) + s * columns.dilation
+    return np.clip(h, 0, size[0] - 1) * size[1] + np.clip(w, 0, size[1] - 1)
 
 
 def _work(out, rows, columns):
-    """Elements read over all windows, at TAPS_PER_NS."""
-    taps = int((rows[:, 1] - rows[:, 0]).sum()) * int((columns[:, 1] - columns[:, 0]).sum())
-    return out.shape[0] * out.shape[3] * taps / TAPS_PER_NS
+    """Nanoseconds to read all windows."""
+    return out.size * rows.taps * columns.taps / TAPS_PER_NS
+
+
+def _at_once(columns, channels):
+    """The range of windows to reduce for a whole row of pixels at once, maybe empty."""
+    return columns.whole if (columns.step - 1) * channels <= WASTE else (0, 0)
 
 
 # -- max ---------------------------------------------------------------------------------------------------------------
 
 
+@inline
+def _first(x, p, best, where, o, tap, count):
+    """best[o : o + count] = x[p : p + count], at the tap."""
+    p, o = np.uint64(p), np.uint64(o)
+    for c in range(np.uint64(count)):
+        best[o + c] = x[p + c]
+        where[o + c] = tap
+
+
+@inline
+def _larger(x, p, best, where, o, tap, count):
+    """The maximum of best[o : o + count] and x[p : p + count]; the tap where that is x, or NaN."""
+    p, o = np.uint64(p), np.uint64(o)
+    for c in range(np.uint64(count)):
+        value, top, before = x[p + c], best[o + c], where[o + c]
+        larger = (value > top) | (value != value)
+        best[o + c] = value if larger else top
+        where[o + c] = tap if larger else before
+
+
+@inline
+def _scan(x, p, row, column, S, row_step, column_step, best, where, o, count):
+    """Maxima over one window's taps, from (row[1], column[1]) to (row[2], column[2]), for `count` elements from p on."""
+    for r in range(row[1], row[2]):
+        for s in range(column[1], column[2]):
+            at, tap = p + r * row_step + s * column_step, where.dtype.type(r * S + s)
+            if r == row[1] and s == column[1]:
+                _first(x, at, best, where, o, tap, count)
+            else:
+                _larger(x, at, best, where, o, tap, count)
+
+
+@inline
+def _thin_out(x, chosen, C, step, best, where, o, pixels):
+    """best[o : o + pixels * C] = every step-th pixel of x, and `where` of `chosen`."""
+    o, C, p = np.uint64(o), np.uint64(C), np.uint64(0)
+    for _ in range(pixels):
+        for c in range(C):
+            best[o + c] = x[p + c]
+            where[o + c] = chosen[p + c]
+        o += C
+        p += np.uint64(step) * C
+
+
 @kernel
-def _max_pool(x, rows, columns, dh, dw, out, indices):
-    _, H, W, C = x.shape
-    N, OH, OW, _ = out.shape
-    for task in prange(N * OH):
-        index = np.int64(task)
-        n, i = index // OH, index % OH
-        for j in range(OW):
-            best, where = out[n, i, j], indices[n, i, j]
-            best[:] = -np.inf
-            where[:] = min(rows[i, 0], H - 1) * W + min(columns[j, 0], W - 1)
-            for h in range(rows[i, 0], rows[i, 1], dh):
-                for w in range(columns[j, 0], columns[j, 1], dw):
-                    pixel = x[n, h, w]
-                    position = h * W + w
-                    for c in range(C):
-                        value = pixel[c]
-                        larger = value > best[c] or np.isnan(value)
-                        best[c] = value if larger else best[c]
-                        where[c] = position if larger else where[c]
+def _max_pool(x, rows, columns, dh, dw, S, step, first, last, out, taps):
+    """Windows first <= j < last, `step` columns apart, are found a row of pixels at once."""
+    N, H, W, C = x.shape
+    OH, OW = out.shape[1:3]
+    flat, best, where = x.reshape(-1), out.reshape(-1), taps.reshape(-1)
+    width = max(0, ((last - first - 1) * step + 1) * C)
+    for task in prange((N * OH + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+        index = np.int64(task) * ROWS_PER_TASK
+        line, chosen = np.empty(width, x.dtype), np.empty(width, taps.dtype)
+        for o in range(index, min(index + ROWS_PER_TASK, N * OH)):
+            row = rows[o % OH]
+            top = (o // OH * H + row[0]) * W
+            if first < last and row[1] < row[2]:
+                column, to = columns[first], (o * OW + first) * C
+                p = (top + column[0]) * C
+                if step == 1:
+                    _scan(flat, p, row, column, S, dh * W * C, dw * C, best, where, to, width)
+                else:
+                    _scan(flat, p, row, column, S, dh * W * C, dw * C, line, chosen, 0, width)
+                    _thin_out(line, chosen, C, step, best, where, to, last - first)
+            for j in range(OW):
+                if first <= j < last and row[1] < row[2]:
+                    continue
+                column, to = columns[j], (o * OW + j) * C
+                if row[1] == row[2] or column[1] == column[2]:
+                    for c in range(to, to + C):
+                        best[c] = -np.inf
+                        where[c] = 0
+                else:
+                    _scan(flat, (top + column[0]) * C, row, column, S, dh * W * C, dw * C, best, where, to, C)
 
 
-def max_pool2d(x, kernel, stride, padding, dilation, out, indices):
-    """Largest value of each window; padding is never chosen, the first of equals is, and NaN wins.
-
-    Args:
-        x: (N, H, W, C).
-        kernel, stride, padding, dilation: pairs of integers (rows, columns).
-        out: (N, OH, OW, C), overwritten. A window may hang over the image's end.
-        indices: (N, OH, OW, C) int64, overwritten: h * W + w of the value chosen.
-    """
-    (R, S), (sh, sw), (ph, pw), (dh, dw) = pair(kernel), pair(stride), pair(padding), pair(dilation)
-    rows = _fixed(x.shape[1], out.shape[1], R, sh, ph, dh)
-    columns = _fixed(x.shape[2], out.shape[2], S, sw, pw, dw)
-    _max_pool(x, rows, columns, dh, dw, out, indices, work=_work(out, rows, columns))
-
-
-def adaptive_max_pool2d(x, out, indices):
-    """`max_pool2d` over windows [floor(i * H / OH), ceil((i + 1) * H / OH)) of rows, and of columns likewise.
+def max_pool2d(x, windows, out, taps):
+    """Largest value of each window; padding is never chosen, the first of equals is, and NaN wins (the last of several).
 
     Args:
         x: (N, H, W, C).
+        windows: (kernel, stride, padding, dilation), pairs of integers (rows, columns). They may hang over the image's
+            end, and miss a small image if dilated: then the maximum is -inf. None for adaptive windows.
         out: (N, OH, OW, C), overwritten.
-        indices: (N, OH, OW, C) int64, overwritten: h * W + w of the value chosen.
+        taps: (N, OH, OW, C) of `tap_dtype`, overwritten: which element of the window was chosen.
     """
-    rows, columns = _adaptive(x.shape[1], out.shape[1]), _adaptive(x.shape[2], out.shape[2])
-    _max_pool(x, rows, columns, 1, 1, out, indices, work=_work(out, rows, columns))
+    rows, columns = axes(x.shape[1:3], out.shape[1:3], windows)
+    first, last = _at_once(columns, x.shape[3])
+    _max_pool(x, rows.windows, columns.windows, rows.dilation, columns.dilation, columns.taps, columns.step, first, last,
+              out, taps, work=_work(out, rows, columns))
 
 
 @kernel
-def _gather(x, indices, out):
-    W = x.shape[2]
-    N, OH, OW, C = out.shape
-    for task in prange(N * OH):
-        index = np.int64(task)
-        n, i = index // OH, index % OH
+def _gather(x, taps, rows, columns, dh, dw, S, out):
+    H, W, C = x.shape[1:]
+    OH, OW = out.shape[1:3]
+    flat, where, target = x.reshape(-1), taps.reshape(-1), out.reshape(-1)
+    for task in prange(x.shape[0] * OH):
+        o = np.int64(task)
+        row = rows[o % OH]
         for j in range(OW):
-            for c in range(C):
-                position = indices[n, i, j, c]
-                out[n, i, j, c] = x[n, position // W, position % W, c]
+            empty = row[1] == row[2] or columns[j, 1] == columns[j, 2]
+            p = ((o // OH * H + row[0]) * W + columns[j, 0]) * C
+            for c in range((o * OW + j) * C, (o * OW + j + 1) * C):
+                tap = np.int64(where[c])
+                target[c] = 0 if empty else flat[p + (tap // S * dh * W + tap % S * dw) * C]
+                p += 1
 
 
-def gather_plane(x, indices, out):
-    """out[n, i, j, c] = x[n, indices[n, i, j, c] // W, indices[n, i, j, c] % W, c].
+def gather_taps(x, taps, windows, out):
+    """out = x at the taps of each window, as `max_pool2d` gives them; 0 where a window misses the image.
 
     Args:
         x: (N, H, W, C).
-        indices: (N, OH, OW, C) int64 in [0, H * W).
+        taps: (N, OH, OW, C).
+        windows: as in `max_pool2d`.
         out: (N, OH, OW, C), overwritten.
     """
-    _gather(x, indices, out, work=out.size / TAPS_PER_NS)
+    rows, columns = axes(x.shape[1:3], out.shape[1:3], windows)
+    _gather(x, taps, rows.windows, columns.windows, rows.dilation, columns.dilation, columns.taps, out,
+            work=4 * out.size / TAPS_PER_NS)
 
 
 @kernel
-def _scatter(g, indices, slice_size, out):
-    N, P, C = g.shape
-    pixels = out.shape[1]
+def _scatter(g, taps, rows, columns, dh, dw, R, S, slice_size, out):
+    N, H, W, C = out.shape
+    OH, OW = g.shape[1:3]
+    source, where, target = g.reshape(-1), taps.reshape(-1), out.reshape(-1)
     slices = (C + slice_size - 1) // slice_size
-    flat, flat_g, flat_indices = out.reshape(-1), g.reshape(-1), indices.reshape(-1)
     for task in prange(N * slices):
-        index = np.int64(task)
-        n, first = index // slices, index % slices * slice_size
-        count = min(slice_size, C - first)
-        start = n * pixels * C + first
-        for p in range(pixels):
+        n, first = np.int64(task) // slices, np.int64(task) % slices * slice_size
+        count = np.uint64(min(slice_size, C - first))
+        jumps = np.empty(R * S, np.uint64)
+        for tap in range(R * S):
+            jumps[tap] = (tap // S * dh * W + tap % S * dw) * C
+        for p in range(np.uint64(n * H * W * C + first), np.uint64((n + 1) * H * W * C), np.uint64(C)):
             for c in range(count):
-                flat[start + p * C + c] = 0
-        for p in range(P):
-            at = (n * P + p) * C + first
-            for c in range(count):
-                flat[start + flat_indices[at + c] * C + c] += flat_g[at + c]
+                target[p + c] = 0
+        for i in range(OH):
+            for j in range(OW):
+                if rows[i, 1] < rows[i, 2] and columns[j, 1] < columns[j, 2]:
+                    p = np.uint64(((n * H + rows[i, 0]) * W + columns[j, 0]) * C + first)
+                    q = np.uint64(((n * OH + i) * OW + j) * C + first)
+                    for c in range(count):
+                        target[p + jumps[np.uint64(where[q + c])] + c] += source[q + c]
 
 
-def scatter_plane(g, indices, out):
-    """Adjoint of `gather_plane`: out[n, indices // W, indices % W, c] += g[n, i, j, c], from zero, in order of (i, j).
+def scatter_taps(g, taps, windows, out):
+    """Adjoint of `gather_taps`: every pixel's sum of g over the windows that chose it, in the order of the windows.
 
     Args:
         g: (N, OH, OW, C).
-        indices: (N, OH, OW, C) int64 in [0, H * W).
+        taps: (N, OH, OW, C).
+        windows: as in `max_pool2d`.
         out: (N, H, W, C), overwritten.
     """
-    N, H, W, C = out.shape
-    planes = g.shape[1] * g.shape[2]
-    _scatter(g.reshape(N, planes, C), indices.reshape(N, planes, C), CHANNELS_PER_TASK, out.reshape(N, H * W, C),
-             work=(g.size + out.size) / TAPS_PER_NS)
+    rows, columns = axes(out.shape[1:3], g.shape[1:3], windows)
+    slice_size = out.shape[3] if out.shape[0] >= MANY_IMAGES else CHANNELS_PER_TASK
+    _scatter(g, taps, rows.windows, columns.windows, rows.dilation, columns.dilation, rows.taps, columns.taps, slice_size,
+             out, work=out.size / TAPS_PER_NS + 2 * g.size)
 
 
 # -- average -----------------------------------------------------------------------------------------------------------
 
 
+@inline
+def _sum(x, p, row, column, row_step, column_step, total, o, count):
+    """total[o : o + count] = the sum over one window's taps of `count` elements from p on."""
+    o = np.uint64(o)
+    for c in range(np.uint64(count)):
+        total[o + c] = 0
+    for r in range(row[1], row[2]):
+        for s in range(column[1], column[2]):
+            at = np.uint64(p + r * row_step + s * column_step)
+            for c in range(np.uint64(count)):
+                total[o + c] += x[at + c]
+
+
 @kernel
-def _average(x, rows, columns, scale, out):
-    N, OH, OW, C = out.shape
-    for task in prange(N * OH):
-        index = np.int64(task)
-        n, i = index // OH, index % OH
-        for j in range(OW):
-            total = out[n, i, j]
-            total[:] = 0
-            for h in range(rows[i, 0], rows[i, 1]):
-                for w in range(columns[j, 0], columns[j, 1]):
-                    pixel = x[n, h, w]
-                    for c in range(C):
-                        total[c] += pixel[c]
-            for c in range(C):
-                total[c] *= scale[i, j]
+def _average(x, rows, columns, step, first, last, scale, out):
+    """Windows first <= j < last, `step` columns apart, are summed a row of pixels at once."""
+    N, H, W, C = x.shape
+    OH, OW = out.shape[1:3]
+    flat, target = x.reshape(-1), out.reshape(-1)
+    width = max(0, ((last - first - 1) * step + 1) * C)
+    for task in prange((N * OH + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+        index = np.int64(task) * ROWS_PER_TASK
+        line = np.empty(width, x.dtype)
+        for o in range(index, min(index + ROWS_PER_TASK, N * OH)):
+            i = o % OH
+            top = (o // OH * H + rows[i, 0]) * W
+            if first < last:
+                _sum(flat, (top + columns[first, 0]) * C, rows[i], columns[first], W * C, C, line, 0, width)
+            for j in range(OW):
+                to, p = np.uint64((o * OW + j) * C), np.uint64(0)
+                if first <= j < last:
+                    p = np.uint64((j - first) * step * C)
+                    for c in range(np.uint64(C)):
+                        target[to + c] = line[p + c] * scale[i, j]
+                else:
+                    _sum(flat, (top + columns[j, 0]) * C, rows[i], columns[j], W * C, C, target, to, C)
+                    for c in range(np.uint64(C)):
+                        target[to + c] *= scale[i, j]
 
 
 @kernel
 def _average_adjoint(g, rows, columns, scale, out):
     """rows and columns are ranges of windows here: those that contain a pixel."""
     N, H, W, C = out.shape
+    OH, OW = g.shape[1:3]
+    flat, target = g.reshape(-1), out.reshape(-1)
     for task in prange(N * H):
         index = np.int64(task)
         n, h = index // H, index % H
-        for w in range(W):
-            total = out[n, h, w]
-            total[:] = 0
-            for i in range(rows[h, 0], rows[h, 1]):
+        for p in range(np.uint64(index * W * C), np.uint64((index + 1) * W * C)):
+            target[p] = 0
+        for i in range(rows[h, 0], rows[h, 1]):
+            for w in range(W):
+                p = np.uint64((index * W + w) * C)
                 for j in range(columns[w, 0], columns[w, 1]):
-                    pixel = g[n, i, j]
-                    for c in range(C):
-                        total[c] += pixel[c] * scale[i, j]
+                    q, factor = np.uint64(((n * OH + i) * OW + j) * C), scale[i, j]
+                    for c in range(np.uint64(C)):
+                        target[p + c] += flat[q + c] * factor
+
+
+def _covering(axis, size):
+    """For each row of the image the range of windows that contain it, (size, 2); windows' ends never decrease."""
+    h = np.arange(size)
+    first = np.searchsorted(axis.windows[:, 0] + axis.windows[:, 2], h, side="right")  # skip windows that end at or before h
+    last = np.searchsorted(axis.windows[:, 0] + axis.windows[:, 1], h, side="right")  # keep windows that begin at or before h
+    return np.ascontiguousarray(np.stack([first, np.maximum(first, last)], axis=1).astype(np.int64))
 
 
 def _extent(size, outputs, kernel_size, stride, padding):
@@ -198,65 +351,41 @@ def _extent(size, outputs, kernel_size, stride, padding):
     return np.minimum(first + kernel_size, size + padding) - first
 
 
-def _average_windows(size, outputs, kernel, stride, padding, count_include_pad, divisor, dtype):
-    """Window tables of rows and columns, and one over each window's divisor, (OH, OW)."""
-    fixed = [(size[a], outputs[a], kernel[a], stride[a], padding[a]) for a in (0, 1)]
-    rows, columns = (_fixed(*axis, 1) for axis in fixed)
+@functools.lru_cache(maxsize=256)
+def _scale(size, outputs, windows, count_include_pad, divisor, dtype):
+    """One over each window's divisor, (OH, OW)."""
     if divisor:
         counts = np.full(outputs, divisor)
-    elif count_include_pad:
-        counts = np.outer(*(_extent(*axis) for axis in fixed))
+    elif windows is not None and count_include_pad:
+        counts = np.outer(*(_extent(size[a], outputs[a], *(of[a] for of in windows)) for a in (0, 1)))
     else:
-        counts = np.outer(rows[:, 1] - rows[:, 0], columns[:, 1] - columns[:, 0])
-    return rows, columns, (1 / np.where(counts == 0, 1, counts)).astype(dtype)
+        counts = np.outer(*(axis.windows[:, 2] - axis.windows[:, 1] for axis in _average_axes(size, outputs, windows)))
+    return (1 / np.where(counts == 0, 1, counts)).astype(dtype)
 
 
-def _run_average(x, rows, columns, scale, out):
-    _average(x, rows, columns, scale, out, work=_work(out, rows, columns))
+def _average_axes(size, outputs, windows):
+    return axes(size, outputs, None if windows is None else (*windows, (1, 1)))
 
 
-def _run_average_adjoint(g, rows, columns, scale, out):
-    _average_adjoint(g, _covering(rows, out.shape[1]), _covering(columns, out.shape[2]), scale, out,
-                     work=_work(g, rows, columns))
-
-
-def avg_pool2d(x, kernel, stride, padding, count_include_pad, divisor, out):
+def avg_pool2d(x, windows, count_include_pad, divisor, out):
     """Mean of each window, PyTorch's counts.
 
     Args:
         x: (N, H, W, C).
-        kernel, stride, padding: pairs of integers (rows, columns).
+        windows: (kernel, stride, padding), pairs of integers (rows, columns); None for adaptive windows.
         count_include_pad: whether padding counts as zeros; what hangs over the padding never counts.
         divisor: divides every sum instead of the count; 0 for none.
         out: (N, OH, OW, C), overwritten.
     """
-    windows = _average_windows(x.shape[1:3], out.shape[1:3], pair(kernel), pair(stride), pair(padding),
-                               count_include_pad, divisor, x.dtype)
-    _run_average(x, *windows, out)
+    size, outputs = x.shape[1:3], out.shape[1:3]
+    rows, columns = _average_axes(size, outputs, windows)
+    _average(x, rows.windows, columns.windows, columns.step, *_at_once(columns, x.shape[3]),
+             _scale(size, outputs, windows, count_include_pad, divisor, x.dtype), out, work=_work(out, rows, columns))
 
 
-def avg_pool2d_adjoint(g, kernel, stride, padding, count_include_pad, divisor, out):
+def avg_pool2d_adjoint(g, windows, count_include_pad, divisor, out):
     """Adjoint of `avg_pool2d`: g (N, OH, OW, C), out (N, H, W, C), overwritten."""
-    windows = _average_windows(out.shape[1:3], g.shape[1:3], pair(kernel), pair(stride), pair(padding),
-                               count_include_pad, divisor, g.dtype)
-    _run_average_adjoint(g, *windows, out)
-
-
-def _adaptive_windows(size, outputs, dtype):
-    rows, columns = _adaptive(size[0], outputs[0]), _adaptive(size[1], outputs[1])
-    return rows, columns, (1 / np.outer(rows[:, 1] - rows[:, 0], columns[:, 1] - columns[:, 0])).astype(dtype)
-
-
-def adaptive_avg_pool2d(x, out):
-    """Mean over windows [floor(i * H / OH), ceil((i + 1) * H / OH)) of rows, and of columns likewise.
-
-    Args:
-        x: (N, H, W, C).
-        out: (N, OH, OW, C), overwritten.
-    """
-    _run_average(x, *_adaptive_windows(x.shape[1:3], out.shape[1:3], x.dtype), out)
-
-
-def adaptive_avg_pool2d_adjoint(g, out):
-    """Adjoint of `adaptive_avg_pool2d`: g (N, OH, OW, C), out (N, H, W, C), overwritten."""
-    _run_average_adjoint(g, *_adaptive_windows(out.shape[1:3], g.shape[1:3], g.dtype), out)
+    size, outputs = out.shape[1:3], g.shape[1:3]
+    rows, columns = _average_axes(size, outputs, windows)
+    _average_adjoint(g, _covering(rows, size[0]), _covering(columns, size[1]),
+                     _scale(size, outputs, windows, count_include_pad, divisor, g.dtype), out, work=_work(g, rows, columns))

@@ -1,5 +1,8 @@
-"""Pooling over windows of images (N, C, H, W). Average pooling is linear and paired with its adjoint; max pooling picks
-by constant indices, and gathering and scattering by them are adjoint."""
+"""Pooling over windows of images (N, C, H, W). Average pooling is linear and paired with its adjoint; max pooling notes
+which tap of each window it chose, and gathering and scattering by taps are adjoint.
+
+`windows` are (kernel, stride, padding, dilation), without the dilation for averages; None for adaptive windows.
+"""
 
 from __future__ import annotations
 
@@ -13,104 +16,100 @@ from .conv import channels_first, channels_last, check_image
 from .geometry import pair, window_count
 
 
-@primitive(returns=("out", "indices"))
-def _max_pool2d(x, *, kernel, stride, padding, dilation, size):
-    n, c = x.shape[:2]
-    out, indices = np.empty((n, *size, c), x.dtype), np.empty((n, *size, c), np.int64)
-    kernels.pool.max_pool2d(channels_last(x), kernel, stride, padding, dilation, out, indices)
-    return channels_first(out), channels_first(indices)
+def _maxima(x: np.ndarray, windows: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    n, c, *image = x.shape
+    out = np.empty((n, *size, c), x.dtype)
+    taps = np.empty((n, *size, c), kernels.pool.tap_dtype(tuple(image), size, windows))
+    kernels.pool.max_pool2d(channels_last(x), windows, out, taps)
+    return channels_first(out), channels_first(taps)
+
+
+@primitive(returns=("out", "taps"))
+def _max_pool2d(x, *, windows, size):
+    return _maxima(x, windows, size)
 
 
 @_max_pool2d.vjp(0)
-def _(g, indices, x_shape):
-    return _scatter_plane(g[0], indices, size=x_shape[2:])
+def _(g, taps, x_shape, windows):
+    return _scatter_taps(g[0], taps, windows=windows, size=x_shape[2:])
 
 
-@primitive(returns=("out", "indices"))
+@primitive(returns=("out", "taps"))
 def _adaptive_max_pool2d(x, *, size):
-    n, c = x.shape[:2]
-    out, indices = np.empty((n, *size, c), x.dtype), np.empty((n, *size, c), np.int64)
-    kernels.pool.adaptive_max_pool2d(channels_last(x), out, indices)
-    return channels_first(out), channels_first(indices)
+    return _maxima(x, None, size)
 
 
 @_adaptive_max_pool2d.vjp(0)
-def _(g, indices, x_shape):
-    return _scatter_plane(g[0], indices, size=x_shape[2:])
+def _(g, taps, x_shape):
+    return _scatter_taps(g[0], taps, windows=None, size=x_shape[2:])
 
 
 @primitive
-def _scatter_plane(x, indices, *, size):
+def _plane_indices(taps, *, windows, size):
+    """row * W + column of the pixels at the taps, int64."""
+    return channels_first(kernels.pool.plane_indices(channels_last(taps), tuple(size), windows))
+
+
+@primitive
+def _scatter_taps(x, taps, *, windows, size):
     out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
-    kernels.pool.scatter_plane(channels_last(x), channels_last(indices), out)
+    kernels.pool.scatter_taps(channels_last(x), channels_last(taps), windows, out)
     return channels_first(out)
 
 
-@_scatter_plane.vjp(0)
-def _(g, indices):
-    return _gather_plane(g, indices)
+@_scatter_taps.vjp(0)
+def _(g, taps, windows):
+    return _gather_taps(g, taps, windows=windows)
 
 
 @primitive
-def _gather_plane(x, indices):
-    out = np.empty((x.shape[0], *indices.shape[2:], x.shape[1]), x.dtype)
-    kernels.pool.gather_plane(channels_last(x), channels_last(indices), out)
+def _gather_taps(x, taps, *, windows):
+    out = np.empty((x.shape[0], *taps.shape[2:], x.shape[1]), x.dtype)
+    kernels.pool.gather_taps(channels_last(x), channels_last(taps), windows, out)
     return channels_first(out)
 
 
-@_gather_plane.vjp(0)
-def _(g, indices, x_shape):
-    return _scatter_plane(g, indices, size=x_shape[2:])
+@_gather_taps.vjp(0)
+def _(g, taps, x_shape, windows):
+    return _scatter_taps(g, taps, windows=windows, size=x_shape[2:])
 
 
-@primitive
-def _avg_pool2d(x, *, kernel, stride, padding, size, count_include_pad, divisor):
+def _means(x: np.ndarray, windows: Any, size: tuple[int, int], count_include_pad: bool, divisor: int) -> np.ndarray:
     out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
-    kernels.pool.avg_pool2d(channels_last(x), kernel, stride, padding, count_include_pad, divisor, out)
+    kernels.pool.avg_pool2d(channels_last(x), windows, count_include_pad, divisor, out)
     return channels_first(out)
+
+
+@primitive
+def _avg_pool2d(x, *, windows, size, count_include_pad, divisor):
+    return _means(x, windows, size, count_include_pad, divisor)
 
 
 @_avg_pool2d.vjp(0)
-def _(g, x_shape, kernel, stride, padding, count_include_pad, divisor):
-    return _avg_pool2d_adjoint(g, kernel=kernel, stride=stride, padding=padding, size=x_shape[2:],
-                               count_include_pad=count_include_pad, divisor=divisor)
-
-
-@primitive
-def _avg_pool2d_adjoint(x, *, kernel, stride, padding, size, count_include_pad, divisor):
-    out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
-    kernels.pool.avg_pool2d_adjoint(channels_last(x), kernel, stride, padding, count_include_pad, divisor, out)
-    return channels_first(out)
-
-
-@_avg_pool2d_adjoint.vjp(0)
-def _(g, x_shape, kernel, stride, padding, count_include_pad, divisor):
-    return _avg_pool2d(g, kernel=kernel, stride=stride, padding=padding, size=x_shape[2:],
-                       count_include_pad=count_include_pad, divisor=divisor)
+def _(g, x_shape, windows, count_include_pad, divisor):
+    return _avg_pool2d_adjoint(g, windows=windows, size=x_shape[2:], count_include_pad=count_include_pad, divisor=divisor)
 
 
 @primitive
 def _adaptive_avg_pool2d(x, *, size):
-    out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
-    kernels.pool.adaptive_avg_pool2d(channels_last(x), out)
-    return channels_first(out)
+    return _means(x, None, size, False, 0)
 
 
 @_adaptive_avg_pool2d.vjp(0)
 def _(g, x_shape):
-    return _adaptive_avg_pool2d_adjoint(g, size=x_shape[2:])
+    return _avg_pool2d_adjoint(g, windows=None, size=x_shape[2:], count_include_pad=False, divisor=0)
 
 
 @primitive
-def _adaptive_avg_pool2d_adjoint(x, *, size):
+def _avg_pool2d_adjoint(x, *, windows, size, count_include_pad, divisor):
     out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
-    kernels.pool.adaptive_avg_pool2d_adjoint(channels_last(x), out)
+    kernels.pool.avg_pool2d_adjoint(channels_last(x), windows, count_include_pad, divisor, out)
     return channels_first(out)
 
 
-@_adaptive_avg_pool2d_adjoint.vjp(0)
-def _(g, x_shape):
-    return _adaptive_avg_pool2d(g, size=x_shape[2:])
+@_avg_pool2d_adjoint.vjp(0)
+def _(g, x_shape, windows, count_include_pad, divisor):
+    return _avg_pool2d(g, windows=windows, size=x_shape[2:], count_include_pad=count_include_pad, divisor=divisor)
 
 
 def _unbatched(function: Any, x: Any, *args: Any, **options: Any) -> Any:
@@ -156,8 +155,9 @@ def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fal
         return _unbatched(max_pool2d, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     check_image("max_pool2d", x)
     kernel, stride, padding, dilation, size = _windows("max_pool2d", x, kernel_size, stride, padding, dilation, ceil_mode)
-    out, indices = _max_pool2d(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, size=size)
-    return (out, indices) if return_indices else out
+    windows = kernel, stride, padding, dilation
+    out, taps = _max_pool2d(x, windows=windows, size=size)
+    return (out, _plane_indices(taps, windows=windows, size=tuple(x.shape[2:]))) if return_indices else out
 
 
 def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
@@ -175,8 +175,8 @@ def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
     kernel, stride, padding, _, size = _windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override is not None and divisor_override == 0:
         raise ValueError("avg_pool2d: divisor_override must not be 0")
-    return _avg_pool2d(x, kernel=kernel, stride=stride, padding=padding, size=size,
-                       count_include_pad=bool(count_include_pad), divisor=divisor_override or 0)
+    return _avg_pool2d(x, windows=(kernel, stride, padding), size=size, count_include_pad=bool(count_include_pad),
+                       divisor=divisor_override or 0)
 
 
 def _adaptive_size(name: str, x: Any, output_size: Any) -> tuple[int, int]:
@@ -204,5 +204,5 @@ def adaptive_max_pool2d(x, output_size, return_indices=False):
     """Largest values over windows chosen so that the output has a given size; see `adaptive_avg_pool2d`."""
     if x.ndim == 3:
         return _unbatched(adaptive_max_pool2d, x, output_size, return_indices)
-    out, indices = _adaptive_max_pool2d(x, size=_adaptive_size("adaptive_max_pool2d", x, output_size))
-    return (out, indices) if return_indices else out
+    out, taps = _adaptive_max_pool2d(x, size=_adaptive_size("adaptive_max_pool2d", x, output_size))
+    return (out, _plane_indices(taps, windows=None, size=tuple(x.shape[2:]))) if return_indices else out
