@@ -88,7 +88,6 @@ def test_an_unknown_instruction_set_is_named():
 
 def test_any_number_of_threads_gives_the_same_bits():
     code = CONVOLUTION + """
-import numba
 from tinygrad_cnn.kernels import norm, pool, winograd
 winograd.few_tiles = lambda *_: True
 jit.PARALLEL_WORK = -1
@@ -111,7 +110,7 @@ def everything():
     return [y, gx, gw, mean, var, a, b, bias, scattered, depthwise, tiles, tiles_gx, tiles_gw, blocks, blocks_gx]
 first = [a.tobytes() for a in everything()]
 for threads in (1, 2, 3, 4):
-    numba.set_num_threads(threads)
+    options.threads = threads
     assert [a.tobytes() for a in everything()] == first, threads
 """
     succeeds(code, NUMBA_NUM_THREADS="4")

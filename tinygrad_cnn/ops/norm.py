@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import kernels, memory
+from ..graph import is_grad_enabled
 from ..primitive import primitive
 from .conv import _channel_sum, channels_first, channels_last
 from .elementwise import _relu_grad
@@ -173,8 +174,11 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed when training=False")
-        scale = (running_var + eps) ** -0.5 * weight
-        return _channel_affine(x, scale.to(x.dtype), (bias - running_mean * scale).to(x.dtype), relu=relu)
+        mean, invstd = running_mean.numpy().astype(x.dtype), ((running_var.numpy() + eps) ** -0.5).astype(x.dtype)
+        if not (is_grad_enabled() and any(getattr(v, "requires_grad", False) for v in (weight, bias))):
+            weight, bias = (v if isinstance(v, np.ndarray) else v.numpy() for v in (weight, bias))     # no step of theirs to record
+        scale = weight * invstd
+        return _channel_affine(x, scale, bias - scale * mean, relu=relu)
     count = math.prod(x.shape) // max(channels, 1)
     if count == 1:
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got x of shape {tuple(x.shape)}")
