@@ -17,13 +17,13 @@ from .geometry import check_float, pair, window_count
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """(N, C, ...) -> (N, ..., C), contiguous; a copy only if it does not lie so already."""
-    last = x.transpose(0, *range(2, x.ndim), 1)                # (N, C, ...) -> (N, ..., C)
+    last = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x.transpose(0, *range(2, x.ndim), 1)    # (N, C, ...) -> (N, ..., C)
     return last if last.flags.c_contiguous else np.ascontiguousarray(last)
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
     """(N, ..., C) -> (N, C, ...), a view."""
-    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))   # (N, ..., C) -> (N, C, ...)
+    return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
 def taps_first(weight: np.ndarray) -> np.ndarray:
@@ -110,7 +110,8 @@ def check_image(function: str, x: Any) -> None:
 
 
 def _check(function: str, x: Any, weight: Any, bias: Any, channels: int, groups: int, out_channels: int) -> None:
-    check_image(function, x)
+    if x.ndim != 4:
+        check_image(function, x)
     if weight.ndim != 4:
         raise ValueError(f"{function}: weight must have 4 dims, got shape {tuple(weight.shape)}")
     check_float(function, x=x, weight=weight, bias=bias)
