@@ -143,6 +143,34 @@ def test_float32_stays_and_state_lies_as_the_parameter(make):
         assert key in ("step", "mu_product") or (value.dtype, value.numpy().strides) == (tg.float32, strides)
 
 
+LAYOUTS = {
+    "row-major": lambda x: np.array(x, order="C"),
+    "column-major": lambda x: np.array(x, order="F"),
+    "taps first": lambda x: np.ascontiguousarray(x.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1),
+    "with gaps": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "reversed": lambda x: np.array(x[::-1], order="C")[::-1],
+}
+
+
+@every_optimizer
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("gradient_layout", ["row-major", "taps first", "with gaps"])
+def test_layouts_of_parameter_gradient_and_state_do_not_matter(make, layout, gradient_layout):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.standard_normal((3, 2, 1, 4)), rng.standard_normal((4, 3, 2, 1, 4))
+    plain, odd = tg.tensor(start, requires_grad=True), tg.tensor(start, requires_grad=True)
+    odd.data = tg.Tensor._wrap(layout(start))
+    assert odd._data.strides == layout(start).strides
+    usual, other = make([plain]), make([odd])
+    for i, g in enumerate(gradients):
+        plain.grad, odd.grad = tg.tensor(g), tg.Tensor._wrap(LAYOUTS[gradient_layout](g))
+        if i == 2:                             # the parameter moves; its state follows
+            odd.data = tg.Tensor._wrap(LAYOUTS["row-major"](odd.numpy()))
+        usual.step()
+        other.step()
+        np.testing.assert_array_equal(odd.numpy(), plain.numpy())
+
+
 @every_optimizer
 def test_resuming_from_a_state_dict_is_bitwise(make):
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernels
+from .. import kernels, memory
 from ..primitive import primitive
 from .conv import channels_first, channels_last, check_image
 from .geometry import pair, window_count
@@ -18,8 +18,8 @@ from .geometry import pair, window_count
 
 def _maxima(x: np.ndarray, windows: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     n, c, *image = x.shape
-    out = np.empty((n, *size, c), x.dtype)
-    taps = np.empty((n, *size, c), kernels.pool.tap_dtype(tuple(image), size, windows))
+    out = memory.empty((n, *size, c), x.dtype)
+    taps = memory.empty((n, *size, c), kernels.pool.tap_dtype(tuple(image), size, windows))
     kernels.pool.max_pool2d(channels_last(x), windows, out, taps)
     return channels_first(out), channels_first(taps)
 
@@ -52,7 +52,7 @@ def _plane_indices(taps, *, windows, size):
 
 @primitive
 def _scatter_taps(x, taps, *, windows, size):
-    out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
+    out = memory.empty((x.shape[0], *size, x.shape[1]), x.dtype)
     kernels.pool.scatter_taps(channels_last(x), channels_last(taps), windows, out)
     return channels_first(out)
 
@@ -64,7 +64,7 @@ def _(g, taps, windows):
 
 @primitive
 def _gather_taps(x, taps, *, windows):
-    out = np.empty((x.shape[0], *taps.shape[2:], x.shape[1]), x.dtype)
+    out = memory.empty((x.shape[0], *taps.shape[2:], x.shape[1]), x.dtype)
     kernels.pool.gather_taps(channels_last(x), channels_last(taps), windows, out)
     return channels_first(out)
 
@@ -75,7 +75,7 @@ def _(g, taps, x_shape, windows):
 
 
 def _means(x: np.ndarray, windows: Any, size: tuple[int, int], count_include_pad: bool, divisor: int) -> np.ndarray:
-    out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
+    out = memory.empty((x.shape[0], *size, x.shape[1]), x.dtype)
     kernels.pool.avg_pool2d(channels_last(x), windows, count_include_pad, divisor, out)
     return channels_first(out)
 
@@ -102,7 +102,7 @@ def _(g, x_shape):
 
 @primitive
 def _avg_pool2d_adjoint(x, *, windows, size, count_include_pad, divisor):
-    out = np.empty((x.shape[0], *size, x.shape[1]), x.dtype)
+    out = memory.empty((x.shape[0], *size, x.shape[1]), x.dtype)
     kernels.pool.avg_pool2d_adjoint(channels_last(x), windows, count_include_pad, divisor, out)
     return channels_first(out)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..tensor import Tensor
 from .optimizer import Optimizer, buffer, check_betas, check_range, count_step
 
@@ -59,21 +59,6 @@ class AdamW(Optimizer):
         beta1, beta2 = group["betas"]
         t = count_step(state)
         m, v = buffer(state, "exp_avg", w), buffer(state, "exp_avg_sq", w)
-        if group["weight_decay"]:
-            w *= 1 - group["lr"] * group["weight_decay"]
-        s = np.subtract(g, m, out=np.empty_like(w))    # scratch for all that follows; m += (1 - beta1) * (g - m)
-        s *= 1 - beta1
-        m += s
-        np.multiply(g, g, out=s)               # v = beta2 * v + (1 - beta2) * g^2
-        s *= 1 - beta2
-        v *= beta2
-        v += s
-        if group["amsgrad"]:
-            largest = buffer(state, "max_exp_avg_sq", w)
-            v = np.maximum(largest, v, out=largest)
-        np.sqrt(v, out=s)                      # s = sqrt(v / (1 - beta2^t)) + eps
-        s /= math.sqrt(1 - beta2**t)
-        s += group["eps"]
-        np.divide(m, s, out=s)
-        s *= group["lr"] / (1 - beta1**t)
-        w -= s
+        largest = buffer(state, "max_exp_avg_sq", w) if group["amsgrad"] else None
+        kernels.optim.adam(w, g, m, v, largest, group["lr"], beta1, beta2, group["eps"], 0.0,
+                           group["lr"] * group["weight_decay"], t)

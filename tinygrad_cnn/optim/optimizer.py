@@ -115,8 +115,8 @@ class Optimizer:
         """Change one parameter in place.
 
         Args:
-            w: the parameter's values, to be written into.
-            g: its gradient, of w's shape and dtype, negated under `maximize`; not to be written into.
+            w: the parameter's values, to be written into. They lie in memory without gaps, in any order of dims.
+            g: its gradient, of w's shape, dtype and layout, negated under `maximize`; not to be written into.
             state: what this method remembers of the parameter.
             group: the options.
         """
@@ -140,23 +140,27 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         work = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        like_it = {*self.state_names, *self.optional_state_names} - {*SCALAR_STATE}
         for p, grad, _ in work:
-            self._check_parameter(p, grad)
+            self._check_parameter(p, grad, like_it)
         with np.errstate(all="ignore"):        # Inf and NaN are values, found by looking at the loss
             for p, grad, group in work:
+                w = p._data if _is_dense(p._data) else p._data.copy(order="K")
                 g = -grad._data if group.get("maximize") else grad._data
-                self.update(p._data, g, self.state[p], group)
+                self.update(w, g if _lies_like(g, w) else _laid_like(g, w), self.state[p], group)
+                if w is not p._data:
+                    p._data[...] = w
                 p._storage.version += 1        # a graph that saved the old values will say so
         self.stepped = True
         return loss
 
-    def _check_parameter(self, p: Tensor, grad: Tensor) -> None:
+    def _check_parameter(self, p: Tensor, grad: Tensor, like_it: set[str]) -> None:
         if not p._data.flags.writeable:
             raise RuntimeError(f"{type(self).__name__}.step: a parameter of shape {p.shape} lies in read-only memory; "
                                "make it with tg.tensor(...)")
-        like_it = {*self.state_names, *self.optional_state_names} - {*SCALAR_STATE}
-        for name, t in [("gradient", grad), *((k, s) for k, s in self.state.get(p, {}).items() if k in like_it)]:
-            if t.shape != p.shape or t.dtype != p.dtype:
+        shape, dtype = p._data.shape, p._data.dtype
+        for name, t in (("gradient", grad), *self.state.get(p, {}).items()):
+            if (t._data.shape != shape or t._data.dtype != dtype) and (name in like_it or t is grad):
                 raise RuntimeError(f"{type(self).__name__}.step: a parameter of shape {p.shape} and dtype {p.dtype} "
                                    f"has a {name} of shape {t.shape} and dtype {t.dtype}; convert the model first, "
                                    "then make the optimizer")
@@ -263,16 +267,37 @@ SCALAR_STATE = ("step", "mu_product")
 """State that is one float64 number per parameter; all other state has the parameter's shape, dtype and layout."""
 
 
+def _is_dense(w: np.ndarray) -> bool:
+    """Whether w lies in memory without gaps, in some order of its dims."""
+    return w.flags.c_contiguous or w.flags.f_contiguous or w.transpose(np.argsort([-s for s in w.strides])).flags.c_contiguous
+
+
+def _lies_like(x: np.ndarray, w: np.ndarray) -> bool:
+    """Whether an array of w's shape has w's layout; strides of dims of size 1 mean nothing."""
+    return x.strides == w.strides or all(n == 1 or s == t for n, s, t in zip(w.shape, x.strides, w.strides, strict=True))
+
+
+def _laid_like(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """A copy of x with w's shape and layout."""
+    out = np.empty_like(w)
+    out[...] = x
+    return out
+
+
 def buffer(state: dict[str, Tensor], name: str, w: np.ndarray) -> np.ndarray:
     """The array a parameter remembers under a name, zeros at first; it lies in memory as w does, so both stream."""
     if name not in state:
         state[name] = Tensor._wrap(np.zeros_like(w))
+    elif not _lies_like(state[name]._data, w):     # the parameter was given other memory since
+        state[name] = Tensor._wrap(_laid_like(state[name]._data, w))
     return state[name]._data
 
 
 def count_step(state: dict[str, Tensor]) -> int:
     """The number of this step of a parameter: 1, 2, ..."""
-    step = buffer(state, "step", np.zeros(()))
+    if "step" not in state:
+        state["step"] = Tensor._wrap(np.zeros(()))
+    step = state["step"]._data
     step += 1
     return int(step)
 

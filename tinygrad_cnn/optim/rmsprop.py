@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..tensor import Tensor
 from .optimizer import Optimizer, buffer, check_range, count_step
 
@@ -59,32 +60,9 @@ class RMSprop(Optimizer):
 
     def update(self, w: np.ndarray, g: np.ndarray, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         """One step of one parameter, in place; see the class for the formula."""
-        alpha = group["alpha"]
         count_step(state)
         v = buffer(state, "square_avg", w)
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * w
-        s = np.multiply(g, g, out=np.empty_like(w))    # scratch for all that follows; v = alpha * v + (1 - alpha) * g^2
-        s *= 1 - alpha
-        v *= alpha
-        v += s
-        if group["centered"]:
-            a = buffer(state, "grad_avg", w)
-            np.subtract(g, a, out=s)           # a += (1 - alpha) * (g - a)
-            s *= 1 - alpha
-            a += s
-            np.multiply(a, a, out=s)
-            np.subtract(v, s, out=s)
-            np.sqrt(s, out=s)
-        else:
-            np.sqrt(v, out=s)
-        s += group["eps"]
-        np.divide(g, s, out=s)
-        if group["momentum"]:
-            b = buffer(state, "momentum_buffer", w)
-            b *= group["momentum"]
-            b += s
-            np.multiply(b, group["lr"], out=s)
-        else:
-            s *= group["lr"]
-        w -= s
+        a = buffer(state, "grad_avg", w) if group["centered"] else None
+        b = buffer(state, "momentum_buffer", w) if group["momentum"] else None
+        kernels.optim.rmsprop(w, g, v, a, b, group["lr"], group["alpha"], group["eps"], group["weight_decay"],
+                              group["momentum"])

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import kernels
 from ..tensor import Tensor
-from .optimizer import Optimizer, check_range
+from .optimizer import Optimizer, buffer, check_range
 
 
 class SGD(Optimizer):
@@ -59,17 +60,7 @@ class SGD(Optimizer):
 
     def update(self, w: np.ndarray, g: np.ndarray, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         """One step of one parameter, in place; see the class for the formula."""
-        momentum = group["momentum"]
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * w
-        if momentum and "momentum_buffer" not in state:
-            state["momentum_buffer"] = Tensor._wrap(np.empty_like(w))
-            state["momentum_buffer"]._data[...] = g
-        elif momentum:
-            v = state["momentum_buffer"]._data
-            v *= momentum
-            v += (1 - group["dampening"]) * g
-        if momentum:
-            v = state["momentum_buffer"]._data
-            g = g + momentum * v if group["nesterov"] else v
-        w -= group["lr"] * g
+        first = "momentum_buffer" not in state
+        v = buffer(state, "momentum_buffer", w) if group["momentum"] else None
+        kernels.optim.sgd(w, g, v, group["lr"], group["momentum"], group["dampening"], group["weight_decay"], first,
+                          group["nesterov"])
