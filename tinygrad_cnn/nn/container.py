@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..tensor import Tensor
-from .activation import ReLU
+from . import fusion
 from .module import Module, indent
-from .norm import BatchNorm1d, BatchNorm2d
 from .state import Parameter
 
 
@@ -105,16 +104,8 @@ class Sequential(_ModuleSequence):
         return cls(dict(items))
 
     def forward(self, x: Any) -> Any:
-        """The last module's output. Batch norm and a ReLU after it take one pass where no hook looks in between."""
-        modules = list(self)
-        while modules:
-            module = modules.pop(0)
-            if modules and type(module) in (BatchNorm1d, BatchNorm2d) and type(modules[0]) is ReLU and not (module.watched or modules[0].watched):
-                modules.pop(0)
-                x = module.normalized(x, relu=True)
-            else:
-                x = module(x)
-        return x
+        """The last module's output. Some neighbours are computed together where no hook looks in between: see `nn.fusion`."""
+        return fusion.run(self, x)
 
 
 class ModuleList(_ModuleSequence):
