@@ -5,23 +5,24 @@ the input and a matrix (C, K). For the gradient of a convolution of stride (sh, 
 phases; within one, consecutive pixels meet the same taps at consecutive pixels of `g`: a convolution of stride 1.
 """
 
-import numpy as np
-from numba import prange
+import functools
+from typing import NamedTuple
 
-from . import columns, depthwise, options, winograd, winograd_grad
+import numpy as np
+from numba import get_num_threads, prange
+
+from .. import memory
+from . import columns, depthwise, options, weight_grad, winograd, winograd_grad
 from .jit import inline, kernel, pair
 from .norm import channel_sum
-from .rows import VECS, lanes_of, pack, row_narrow, row_wide, transposed
-from .simd import VECTOR_REGISTERS, lanes, load, store, tile_add_to, tile_fma, tile_zeros
-from .taps import all_taps, input_phases
+from .patches import DEPTH, PITCH, PIXELS, copy_band, gather, runs_of
+from .rows import ROWS, VECS, lanes_of, pack, product_narrow, product_wide, transposed
+from .simd import VECTOR_BYTES, lanes
+from .taps import all_taps, in_order, input_phases
 
-# Input channels (rows) of the weight gradient's tiles: channels mostly come in powers of two.
-CHANNELS = 8 if VECTOR_REGISTERS == 32 else 4
 BAND_BYTES = 1 << 17  # of padded input rows per task: a part of the second-level cache
 CACHE_BYTES = 1 << 20  # of weights that stay in the second-level cache from one task to the next
-MIN_TASKS = 32  # more than most machines' threads, so that a late thread costs little
-CHUNK_PIXELS = 128  # summed in registers before the weight gradient's tile is added to memory
-PARTIALS = 16  # partial sums of the weight gradient at most
+MIN_TASKS = 16
 MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 
 
@@ -29,126 +30,185 @@ MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 
 
 @inline
-def _copy_band(x, n, top, left, buffer, rows, width):
-    """buffer (rows, width, C) flat = x[n, top : top + rows, left : left + width], zeros outside the image."""
-    _, H, W, C = x.shape
-    L = lanes(x)
-    source = x.reshape(-1)
-    first, last = min(max(0, -left), width), max(min(width, W - left), 0)
-    for i in range(rows):
-        to = i * width * C
-        h = top + i
-        if h < 0 or h >= H or first >= last:
-            buffer[to : to + width * C] = 0
-            continue
-        buffer[to : to + first * C] = 0
-        start = ((n * H + h) * W + left) * C
-        j = first * C
-        while j + 4 * L <= last * C:
-            a, b = load(source, start + j, True), load(source, start + j + L, True)
-            c, d = load(source, start + j + 2 * L, True), load(source, start + j + 3 * L, True)
-            store(buffer, to + j, a)
-            store(buffer, to + j + L, b)
-            store(buffer, to + j + 2 * L, c)
-            store(buffer, to + j + 3 * L, d)
-            j += 4 * L
-        for e in range(j, last * C):
-            buffer[to + e] = source[start + e]
-        buffer[to + last * C : to + width * C] = 0
+def _fill_places(first, count, slots, OH, OW, start, image, row, pixel, places):
+    """places[p]: where in a flat array pixel number `first + p` of (N, OH, slots) lies, given the steps; -1 if not in (N, OH, OW)."""
+    line, j = first // slots, first % slots
+    p = -j
+    while p < count:
+        o = start + line // OH * image + line % OH * row
+        for i in range(max(p, 0), min(p + OW, count)):
+            places[i] = o + (i - p) * pixel
+        for i in range(max(p + OW, 0), min(p + slots, count)):
+            places[i] = -1
+        line += 1
+        p += slots
+    places[count : count + ROWS] = -1
 
 
 @kernel
-def _pad(x, y0, x0, out):
-    """out (N, rows, width, C) = x seen from (y0, x0), zeros outside the image."""
-    N, rows, width, C = out.shape
-    flat = out.reshape(-1)
-    for task in prange(N * rows):
-        i = np.int64(task)
-        n, row = i // rows, i % rows
-        _copy_band(x, n, y0 + row, x0, flat[i * width * C : (i + 1) * width * C], 1, width)
+def _convolve(x, w, phases, runs, taps, run, Cg, Kg, groups, bias, sy, sx, y0, x0, rows, band, slots, block, y, y_image,
+              y_row, y_pixel, floor, scratch, tables):
+    """All outputs, phase by phase: row (runs from, to, T, OH, OW, start in y, start in w, pixels per task) of `phases`
+    describes outputs that meet the same windows, T columns wide.
+
+    Tasks are bands of `rows` lines of `slots` pixels, copied with their padding, if `rows` is positive; else blocks of
+    pixels times blocks of output channels: windows are copied, or, if `rows` is negative, are the pixels of x.
+    """
+    (N, _, _, C), L = x.shape, lanes(w)
+    Kp, width = (Kg + L - 1) // L * L, VECS * L
+    flat, origin = x.reshape(-1), np.zeros(1, np.int64)
+    bands, numbers = 1, 0
+    if rows > 0:
+        bands = (phases[0, 3] + rows - 1) // rows
+        numbers = N * bands
+    else:
+        for f in range(phases.shape[0]):
+            numbers = max(numbers, (N * phases[f, 3] * phases[f, 4] + phases[f, 7] - 1) // phases[f, 7])
+    blocks = (Kg + block - 1) // block
+    tasks, workers, share = numbers * blocks, scratch.shape[0], C * sy * sx
+    for worker in prange(workers):
+        i = np.int64(worker)
+        windows, places = scratch[i], tables[i]
+        for task in range(tasks * i // workers, tasks * (i + 1) // workers):
+            number, k_first = task // blocks, task % blocks * block
+            n, top = number // bands, number % bands * rows
+            if rows > 0:
+                copy_band(x, n, top * sy + y0, x0, sy, band // (sy * slots * sx), slots * sx, windows)
+            for f in range(phases.shape[0]):
+                T, OH, OW = phases[f, 2], phases[f, 3], phases[f, 4]
+                first = number * phases[f, 7]
+                count = min(phases[f, 7], N * OH * OW - first)
+                if rows > 0:
+                    first, count = (n * OH + top) * slots, min(rows, OH - top) * slots
+                if count <= 0:
+                    continue
+                _fill_places(first, count, slots if rows > 0 else OW, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
+                here = rows < 0 and (first + count + ROWS) * C <= flat.shape[0]
+                line = (first + count) // (slots if rows > 0 else OW)
+                soon = (line // OH * x.shape[1] + line % OH * sy) * x.shape[2] * C
+                for group in range(groups):
+                    for t0 in range(0, max(T, 1), T + 1 if rows > 0 else DEPTH):
+                        t1 = T if rows > 0 else min(T, t0 + DEPTH)
+                        source, xo, step, offsets, depth = windows, 0, PITCH, origin, t1 - t0
+                        if rows > 0:
+                            xo, step, offsets, depth = group * Cg, sx * C, taps[phases[f, 0] : phases[f, 1]], run
+                        elif here:
+                            source, xo, step = flat, first * C + group * Cg + t0, C
+                        else:
+                            gather(x, group * Cg, Cg, runs[phases[f, 0] : phases[f, 1]], t0, t1, sy, sx, OH, OW, first, count, windows)
+                        for k in range(k_first, min(k_first + block, Kg), width):
+                            b = group * Kp + k
+                            wo = phases[f, 6] + b * T + t0 * min(width, Kp - k)
+                            if Kp - k > L:
+                                product_wide(count, source, xo, step, offsets, depth, w, wo, bias, b, t0 > 0, y, places,
+                                             group * Kg + k, Kg - k, floor if t1 == T else -np.inf, flat, soon, share)
+                            else:
+                                product_narrow(count, source, xo, step, offsets, depth, w, wo, bias, b, t0 > 0, y, places,
+                                               group * Kg + k, Kg - k, floor if t1 == T else -np.inf)
 
 
-@kernel
-def _convolve(x, w, taps, Cg, Kg, groups, bias, sy, sx, y0, x0, span, band_width, padded, band, block, y, y_start,
-              y_image, y_row, y_pixel, OH, OW):
-    """Tasks are bands of output rows, or, where `block` is less than Kg, those times blocks of output channels."""
-    N, H, W, C = x.shape
-    L = lanes(w)
-    Kp = (Kg + L - 1) // L * L
-    bands, blocks = (OH + band - 1) // band, (Kg + block - 1) // block
-    for task in prange(blocks * N * bands):
-        index = np.int64(task)
-        first, n, top = index // (N * bands) * block, index // bands % N, index % bands * band
-        rows = min(band, OH - top)
-        if padded:
-            height = span + (rows - 1) * sy
-            source = np.empty(height * band_width * C, x.dtype)
-            _copy_band(x, n, top * sy + y0, x0, source, height, band_width)
-            xo, x_row = 0, sy * band_width * C
-        else:
-            source = x.reshape(-1)
-            xo, x_row = ((n * H + top * sy + y0) * W + x0) * C, sy * W * C
-        yo = y_start + n * y_image + top * y_row
-        for group in range(groups):
-            for k in range(first, min(first + block, Kg), VECS * L):
-                wo = (group * Kp + k) * taps.shape[0] * Cg
-                for i in range(rows):
-                    xi, yi, b = xo + i * x_row + group * Cg, yo + i * y_row + group * Kg + k, group * Kp + k
-                    if Kp - k > L:
-                        row_wide(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yi, y_pixel, Kg - k, OW)
-                    else:
-                        row_narrow(source, xi, taps, Cg, sx * C, w, wo, bias, b, y, yi, y_pixel, Kg - k, OW)
+class _Plan(NamedTuple):
+    """What `_convolve` and `pack` need to know about sizes alone."""
+
+    phases: np.ndarray
+    runs: np.ndarray
+    offsets: np.ndarray
+    run: int
+    y0: int
+    x0: int
+    rows: int
+    band: int
+    slots: int
+    block: int
+    weights: list[np.ndarray]
+    scratch: int
+    places: int
+    work: float
 
 
-def _correlate(x, w, tap_index, dy, dx, tap_step, group_step, row_step, C, K, groups, bias, sy, sx, out, top, left,
-               out_sy, out_sx):
-    """out[n, top + i * out_sy, left + j * out_sx] = bias + sum_t x[n, i * sy + dy[t], j * sx + dx[t]] @ w_t.
+def _at(phases, name):
+    return [value for phase in phases for value in getattr(phase, name)] or [0]
+
+
+@functools.lru_cache(maxsize=512)
+def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, gradient, bits):
+    """The plan of a convolution from `x_shape` with C to K channels per group, or of an input gradient."""
+    N, H, W, pixel = x_shape
+    L = VECTOR_BYTES * 8 // bits
+    Kp = -(-K // L) * L
+    if gradient:
+        phases, (sy, sx), (out_sy, out_sx) = list(input_phases(kernel, stride, padding, dilation, out_shape[1:3])), (1, 1), stride
+    else:
+        phases, (sy, sx), (out_sy, out_sx) = [all_taps(kernel, padding, dilation)], stride, (1, 1)
+    phases = [in_order(phase) for phase in phases]
+    sizes = [(len(range(phase.top, out_shape[1], out_sy)), len(range(phase.left, out_shape[2], out_sx))) for phase in phases]
+    high, wide = sizes[0]  # most of all phases
+    dy, dx = _at(phases, "dy"), _at(phases, "dx")
+    y0, x0 = min(dy), min(dx)
+    slots = wide + (max(dx) - x0) // sx
+    more = -(-(max(dy) - y0 + 1) // sy) - 1  # lines of a band than of outputs
+    lines = max(1, min(high, BAND_BYTES * 8 // (sy * slots * sx * pixel * bits), -(-N * high // (2 * MIN_TASKS))))
+    runs = [runs_of(phase.dy, phase.dx, C, groups == 1) for phase in phases]
+    # Cycles per pixel: bands multiply their padding, too; blocks copy each window.
+    products = sum(len(phase.weight) for phase in phases) * C * Kp / L / 2 * groups
+    filled = lines * wide / (-(-lines * slots // ROWS) * ROWS)
+    copies = groups * sum(len(phase.weight) * C / L * 1.5 + 7 * len(found) for phase, found in zip(phases, runs, strict=True))
+    weights = _at(phases, "weight") if any(phase.weight for phase in phases) else []
+    rows = lines
+    if len(set(dy)) == len(set(dx)) == 1 or len(weights) * C * groups * Kp * bits > 8 * CACHE_BYTES \
+            or products / filled > products + copies:
+        same = len(phases) == 1 and (y0, x0, sy, sx, H, W) == (0, 0, 1, 1, high, wide)
+        rows = -1 if same and kernel == (1, 1) else 0
+    widths = {width for found in runs for width in found[:, 2].tolist()}
+    run = C
+    if rows > 0 and len(widths) == 1:
+        run = C * widths.pop()
+    elif rows > 0:
+        runs = [runs_of(phase.dy, phase.dx, C, False) for phase in phases]
+    pixels, block = N * high * wide, K
+    tasks = -(-pixels // PIXELS)
+    if tasks < MIN_TASKS and rows <= 0:
+        block = max(2 * VECS * L, -(-K * tasks // MIN_TASKS // (VECS * L)) * VECS * L)
+        tasks = -(-MIN_TASKS // -(-K // block))
+    table, run_start, w_start = [], 0, 0
+    y_pixel = out_shape[3]
+    for phase, found, (OH, OW) in zip(phases, runs, sizes, strict=True):
+        T = len(phase.weight) * C
+        table.append([run_start, run_start + len(found), T, OH, OW, (phase.top * out_shape[2] + phase.left) * y_pixel,
+                      w_start * groups * Kp, min(PIXELS, max(1, -(-N * OH * OW // (tasks * ROWS))) * ROWS)])
+        run_start, w_start = run_start + len(found), w_start + T
+    runs = np.concatenate(runs)
+    a, b = runs[:, 0] - y0, runs[:, 1] - x0
+    offsets = ((a % sy * (lines + more) + a // sy) * slots * sx + b) * pixel
+    band = (lines + more) * sy * slots * sx
+    scratch = (band + ROWS * sx) * pixel if rows > 0 else PIXELS * PITCH
+    return _Plan(np.array(table, np.int64), runs, offsets, run, y0, x0, rows, band, slots, block,
+                 [np.array(phase.weight, np.int64) for phase in phases], scratch,
+                 (lines * slots if rows > 0 else PIXELS) + ROWS,
+                 pixels * len(weights) * C * groups * Kp / MULTIPLY_ADDS_PER_NS)
+
+
+def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, stride, out, out_stride):
+    """For each phase: out[n, top + i * out_sy, left + j * out_sx] = bias + sum_t x[n, i * sy + dy[t], j * sx + dx[t]] @ w_t.
 
     Args:
         x: (N, H, W, groups * C).
-        w: any shape; tap t is its matrix `tap_index[t]`, laid out by the steps (see `pack`).
-        bias: (groups * K,).
-        out: (N, OH, OW, groups * K); overwritten at the pixels named.
+        w: any shape; tap t is its matrix number `plan.weights[phase][t]`, laid out by the steps (see `pack`).
+        bias: (groups * K,) or None.
+        out: (N, OH, OW, groups * K), overwritten.
     """
-    N, H, W, _ = x.shape
-    OH, OW = len(range(top, out.shape[1], out_sy)), len(range(left, out.shape[2], out_sx))
-    if len(tap_index) == 0:
-        out[:, top::out_sy, left::out_sx] = bias
-        return
-    if min(N, OH, OW) == 0:
-        return
-    L = lanes_of(x.dtype)
-    Kp = -(-K // L) * L
-    in_order = sorted(zip(dy, dx, tap_index, strict=True))
-    dy, dx, tap_index = zip(*in_order, strict=True)
-    packed = pack(w, tap_index, tap_step, groups, C, K, group_step, row_step)
-    bias_packed = np.zeros((groups, Kp), x.dtype)
-    bias_packed[:, :K] = bias.reshape(groups, K)
-
-    y0, x0 = min(dy), min(dx)
-    span = max(dy) - y0 + 1
-    height, width = span + (OH - 1) * sy, max(dx) - x0 + 1 + (OW - 1) * sx
-    padded = y0 < 0 or x0 < 0 or y0 + height > H or x0 + width > W
-    row = width if padded else W
-    pixel = groups * C
-    taps = np.array([((a - y0) * row + b - x0) * pixel for a, b in zip(dy, dx, strict=True)], np.int64)
-    run = max(dx) - x0 + 1
-    if groups == 1 and len(set(dx)) == run and len(set(dy)) * run == len(taps):
-        # Neighbouring taps meet neighbouring pixels: a row of them is one tap with that many channels.
-        taps, C = taps[::run].copy(), run * C
-    band = max(1, min(OH, BAND_BYTES // (sy * row * pixel * x.itemsize), -(-N * OH // MIN_TASKS)))
-    block = K
-    if packed.nbytes > CACHE_BYTES:
-        # Each task reads all weights of its channels: let it take few channels, and many pixels.
-        block, band = VECS * L, OH
-        if padded:
-            x_padded = np.empty((N, height, width, pixel), x.dtype)
-            _pad(x, y0, x0, x_padded, work=x_padded.size)
-            x, y0, x0, padded = x_padded, 0, 0, False
-    y_image, y_row, y_pixel = (s // x.itemsize for s in out.strides[:3])
-    _convolve(x, packed, taps, C, K, groups, bias_packed.reshape(-1), sy, sx, y0, x0, span, row, padded, band, block,
-              out.reshape(-1), top * y_row + left * y_pixel, y_image, y_row * out_sy, y_pixel * out_sx, OH, OW,
-              work=N * OH * OW * packed.size / MULTIPLY_ADDS_PER_NS)
+    Kp = -(-K // lanes_of(x.dtype)) * lanes_of(x.dtype)
+    packed = [pack(w, taps * tap_step, groups, C, K, group_step, row_step) for taps in plan.weights]
+    packed = packed[0] if len(packed) == 1 else np.concatenate(packed)
+    padded = np.zeros((groups, Kp), x.dtype)
+    if bias is not None:
+        padded[:, :K] = bias.reshape(groups, K)
+    _, OH, OW, channels = out.shape
+    workers = get_num_threads()
+    _convolve(x, packed, plan.phases, plan.runs, plan.offsets, plan.run, C, K, groups, padded.reshape(-1), *stride, plan.y0,
+              plan.x0, plan.rows, plan.band, plan.slots, plan.block, out.reshape(-1), OH * OW * channels,
+              OW * channels * out_stride[0], channels * out_stride[1], -np.inf, memory.empty((workers, plan.scratch), x.dtype),
+              memory.empty((workers, plan.places), np.int64), work=plan.work)
 
 
 def _winograd(pays, x, y, kernel, stride, dilation, groups):
@@ -188,8 +248,8 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out):
         winograd.conv2d(x, w, False, -ph, -pw, bias, out)
         return
     Kg = K // groups
-    taps = all_taps((R, S), (ph, pw), (dh, dw))
-    _correlate(x, w, taps.weight, taps.dy, taps.dx, Cg * K, Kg, K, Cg, Kg, groups, bias, sh, sw, out, 0, 0, 1, 1)
+    plan = _plan((R, S), (sh, sw), (ph, pw), (dh, dw), groups, Cg, Kg, x.shape, out.shape, False, x.itemsize * 8)
+    _correlate(x, w, plan, Cg * K, Kg, K, Cg, Kg, groups, bias, (sh, sw), out, (1, 1))
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
@@ -217,135 +277,14 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     if groups == 1 and columns.suits(Cg, R, S, g.dtype):
         columns.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
         return
-    bias = np.zeros(groups * Cg, out.dtype)
     Kg = K // groups
     w = transposed(w.reshape(R * S, Cg, K), Cg)  # (R, S, Cg, K) -> (R * S, K, Cg)
-    for phase in input_phases((R, S), (sh, sw), (ph, pw), (dh, dw), out.shape[1:3]):
-        _correlate(g, w, phase.weight, phase.dy, phase.dx, Cg * K, Kg * Cg, Cg, Kg, Cg, groups, bias, 1, 1, out,
-                   phase.top, phase.left, sh, sw)
-
-
-# -- weight gradient ---------------------------------------------------------------------------------------------------
-
-
-def _outer_of(rows, vecs):
-    @inline
-    def outer(x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
-        """y[c, k] += sum over height x width pixels of x[pixel, c] * g[pixel, k]."""
-        acc = tile_zeros(rows, vecs, x)
-        for i in range(height):
-            a, b = xo + i * x_row, go + i * g_row
-            for _ in range(width):
-                acc = tile_fma(acc, x, a, 1, g, b)
-                a += x_pixel
-                b += g_pixel
-        tile_add_to(acc, y, yo, y_step)
-
-    return outer
-
-
-def _channels_of(vecs):
-    large, half, quarter, single = (_outer_of(rows, vecs) for rows in (CHANNELS, CHANNELS // 2, CHANNELS // 4, 1))
-
-    @inline
-    def channels(count, x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
-        c = 0
-        while c < count:
-            left = count - c
-            to = yo + c * y_step
-            if left >= CHANNELS:
-                large(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                c += CHANNELS
-            elif left >= CHANNELS // 2:
-                half(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                c += CHANNELS // 2
-            elif left >= CHANNELS // 4:
-                quarter(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                c += CHANNELS // 4
-            else:
-                single(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                c += 1
-
-    return channels
-
-
-_channels_wide, _channels_narrow = _channels_of(VECS), _channels_of(1)
-
-
-@inline
-def _span(tap, step, size, low, high):
-    """The outputs i in [low, high) whose tap i * step + tap lies in [0, size)."""
-    first = max(low, -(tap // step))
-    last = min(high, (size - 1 - tap) // step + 1)
-    return first, max(first, last)
-
-
-@inline
-def _weight_grad_rows(n, top, bottom, x, g, R, S, C, c0, count, group, Kp, K, OH, OW, sh, sw, ph, pw, dh, dw, y, yo):
-    """Adds output rows [top, bottom) of image n to y, flat (R, S, C, Kp), for `count` channels from c0 of one group."""
-    _, H, W, channels = x.shape
-    L = lanes(x)
-    flat = x.reshape(-1)
-    for k in range(0, Kp, VECS * L):
-        for r in range(R):
-            i, i_end = _span(r * dh - ph, sh, H, top, bottom)
-            for s in range(S):
-                j, j_end = _span(s * dw - pw, sw, W, 0, OW)
-                xo = ((n * H + i * sh - ph + r * dh) * W + j * sw - pw + s * dw) * channels + group * C + c0
-                go = ((n * OH + i) * OW + j) * K + group * Kp + k
-                to = yo + ((r * S + s) * C + c0) * Kp + k
-                if Kp - k > L:
-                    _channels_wide(count, flat, xo, sh * W * channels, sw * channels, g, go, OW * K, K, i_end - i,
-                                   j_end - j, y, to, Kp)
-                else:
-                    _channels_narrow(count, flat, xo, sh * W * channels, sw * channels, g, go, OW * K, K, i_end - i,
-                                     j_end - j, y, to, Kp)
-
-
-@kernel
-def _weight_grad(x, g, R, S, C, Kp, groups, OH, OW, sh, sw, ph, pw, dh, dw, slice_size, chunk, parts, partial):
-    """partial, flat (parts, groups, R, S, C, Kp): part p sums the p-th share of the N * OH output rows."""
-    N = x.shape[0]
-    K = groups * Kp
-    slices = (C + slice_size - 1) // slice_size
-    for task in prange(parts * groups * slices):
-        index = np.int64(task)
-        p, group, c0 = index // (groups * slices), index // slices % groups, index % slices * slice_size
-        count = min(slice_size, C - c0)
-        yo = (p * groups + group) * R * S * C * Kp
-        for t in range(R * S):
-            start = yo + (t * C + c0) * Kp
-            partial[start : start + count * Kp] = 0
-        row, end = N * OH * p // parts, N * OH * (p + 1) // parts
-        while row < end:
-            n, top = row // OH, row % OH
-            bottom = min(OH, top + chunk, top + end - row)
-            _weight_grad_rows(n, top, bottom, x, g, R, S, C, c0, count, group, Kp, K, OH, OW, sh, sw, ph, pw, dh, dw,
-                              partial, yo)
-            row += bottom - top
-
-
-@kernel
-def _sum_parts(partial, out):
-    """out (R, S, C, groups * K) = partial (parts, groups, R, S, C, Kp) summed over parts in order, padding dropped."""
-    parts, groups, R, S, C, _ = partial.shape
-    K = out.shape[3] // groups
-    for task in prange(R * S * C):
-        i = np.int64(task)
-        r, s, c = i // (S * C), i // C % S, i % C
-        for group in range(groups):
-            to = out[r, s, c, group * K : (group + 1) * K]
-            to[:] = 0
-            for p in range(parts):
-                part = partial[p, group, r, s, c]
-                for k in range(K):
-                    to[k] += part[k]
+    plan = _plan((R, S), (sh, sw), (ph, pw), (dh, dw), groups, Kg, Cg, g.shape, out.shape, True, g.itemsize * 8)
+    _correlate(g, w, plan, Cg * K, Kg * Cg, Cg, Kg, Cg, groups, None, (1, 1), out, (sh, sw))
 
 
 def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
     """Adjoint of `conv2d` in w.
-
-    Pixels are summed in chunks, chunks in at most `PARTIALS` partial sums whose number depends on the shapes alone.
 
     Args:
         g: (N, OH, OW, K).
@@ -355,7 +294,6 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
     """
     (sh, sw), (ph, pw), (dh, dw), groups = pair(stride), pair(padding), pair(dilation), int(groups)
     R, S, C, K = out.shape
-    N, OH, OW, _ = g.shape
     if g.size == 0 or x.size == 0 or out.size == 0:
         out[...] = 0
         return
@@ -364,31 +302,10 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
         return
     if _winograd(winograd_grad.pays, x, g, (R, S), (sh, sw), (dh, dw), groups):
         partial = winograd_grad.conv2d_weight_grad(g, x, -ph, -pw)
-        _sum_parts(partial, out, work=partial.size)
-        return
-    L = lanes_of(x.dtype)
-    Kg = K // groups
-    Kp = -(-Kg // L) * L
-    if Kp != Kg:
-        g_padded = np.zeros((N * OH * OW, groups, Kp), g.dtype)
-        g_padded[:, :, :Kg] = g.reshape(-1, groups, Kg)
-        g = g_padded
-    if groups == 1 and dw == 1 and S > 1 and C < CHANNELS:
-        # A window's row is S * C consecutive numbers: with x padded, these fill tiles that C channels would not.
-        width = (OW - 1) * sw + S
-        x_padded = np.zeros((N, x.shape[1], width, C), x.dtype)
-        last = max(0, min(x.shape[2], width - pw))
-        x_padded[:, :, pw : pw + last] = x[:, :, :last]
-        x, pw, S, C = x_padded, 0, 1, S * C
-        out = out.reshape(R, S, C, K)  # (R, S, C, K) -> (R, 1, S * C, K)
-    slice_size = min(C, 4 * CHANNELS)
-    slices = -(-C // slice_size)
-    parts = min(PARTIALS, N * OH, -(-2 * MIN_TASKS // (groups * slices)))
-    chunk = max(1, CHUNK_PIXELS // OW)
-    partial = np.empty((parts, groups, R, S, C, Kp), x.dtype)
-    _weight_grad(x, g.reshape(-1), R, S, C, Kp, groups, OH, OW, sh, sw, ph, pw, dh, dw, slice_size, chunk, parts,
-                 partial.reshape(-1), work=N * OH * OW * R * S * C * groups * Kp / MULTIPLY_ADDS_PER_NS)
-    _sum_parts(partial, out, work=partial.size)
+        partial = partial.reshape(len(partial), 1, R * S * C, -1)
+    else:
+        partial = weight_grad.partial_sums(g, x, (sh, sw), (ph, pw), (dh, dw), groups, out.shape)
+    weight_grad.sum_parts(partial, out.reshape(R * S * C, K), work=partial.size)
 
 
 def bias_grad(g, out):

@@ -7,8 +7,23 @@ products inside Winograd's algorithm all are rows.
 import numpy as np
 from numba import prange
 
+from .. import memory
 from .jit import inline, kernel
-from .simd import VECTOR_BYTES, VECTOR_REGISTERS, lanes, load, store, tile_fma, tile_splat, tile_store, transpose
+from .simd import (
+    VECTOR_BYTES,
+    VECTOR_REGISTERS,
+    lanes,
+    load,
+    prefetch,
+    store,
+    tile_fma,
+    tile_fma_four,
+    tile_put,
+    tile_splat,
+    tile_store,
+    tile_zeros,
+    transpose,
+)
 
 # Output pixels (rows) of the tiles, two vectors wide: as many accumulators as leave registers for one operand row; the
 # smaller ones fit what is left of a row of pixels.
@@ -68,6 +83,49 @@ def _row_of(vecs):
 
 row_wide, row_narrow = _row_of(VECS), _row_of(1)
 
+ROWS = LARGE
+
+
+@inline
+def product_wide(count, x, xo, step, taps, depth, w, wo, bias, k, add, y, places, shift, valid, floor, ahead, soon, share):
+    """Rows of y from rows of x: y[places[p] + shift : ... + valid] = max(bias[k:] + sum over taps and c of
+    x[xo + p * step + taps[t] + c] * w[t, c], floor), c being below `depth` and w[t, c] VECS vectors.
+
+    If `add`, y takes the place of the bias. The last tile reads on after `count` rows of x and of `places`. Meanwhile
+    ahead[soon + p * share : ...] is fetched into the second-level cache.
+    """
+    for p in range(0, count, ROWS):
+        acc = tile_zeros(ROWS, VECS, w) if add else tile_splat(ROWS, VECS, bias, k)
+        to, fetch = wo, soon + p * share
+        for t in range(taps.shape[0]):
+            o = xo + p * step + taps[t]
+            for _ in range(depth):
+                acc = tile_fma(acc, x, o, step, w, to)
+                prefetch(ahead, fetch)
+                fetch += ROWS
+                o += 1
+                to += VECS * lanes(w)
+        tile_put(acc, y, places, p, shift, valid, add, floor)
+
+
+@inline
+def product_narrow(count, x, xo, step, taps, depth, w, wo, bias, k, add, y, places, shift, valid, floor):
+    """`product_wide` for one vector; four elements of each row at a time, since addresses are most of its work."""
+    for p in range(0, count, ROWS):
+        acc = tile_zeros(ROWS, 1, w) if add else tile_splat(ROWS, 1, bias, k)
+        to = wo
+        for t in range(taps.shape[0]):
+            o = xo + p * step + taps[t]
+            for _ in range(depth // 4):
+                acc = tile_fma_four(acc, x, o, step, w, to)
+                o += 4
+                to += 4 * lanes(w)
+            for _ in range(depth % 4):
+                acc = tile_fma(acc, x, o, step, w, to)
+                o += 1
+                to += lanes(w)
+        tile_put(acc, y, places, p, shift, valid, add, floor)
+
 
 # -- weights -----------------------------------------------------------------------------------------------------------
 
@@ -93,7 +151,7 @@ def _transpose(w, out):
 
 def transposed(w, width):
     """w (T, C, K) -> (T, K, width), zeros after the first C columns."""
-    out = np.empty((w.shape[0], w.shape[2], width), w.dtype)
+    out = memory.empty((w.shape[0], w.shape[2], width), w.dtype)
     _transpose(w, out, work=out.size)
     return out
 
@@ -122,14 +180,14 @@ def _pack(w, taps, groups, C, K, group_step, row_step, width, out):
             to += size
 
 
-def pack(w, tap_index, tap_step, groups, C, K, group_step, row_step):
+def pack(w, taps, groups, C, K, group_step, row_step):
     """Weights in the order in which tiles read them: flat (groups, blocks of k, taps, C, VECS * lanes).
 
-    Element (group, t, c, k) is w[tap_index[t] * tap_step + group * group_step + c * row_step + k], w being taken as
+    Element (group, t, c, k) is w[taps[t] + group * group_step + c * row_step + k], w being taken as
     flat; K is padded with zeros to whole vectors. The last block is one vector if that holds what is left.
     """
     L = lanes_of(w.dtype)
-    out = np.empty(groups * -(-K // L) * L * len(tap_index) * C, w.dtype)
-    _pack(w.reshape(-1), np.array(tap_index, np.int64) * tap_step, groups, C, K, group_step, row_step, VECS * L, out,
+    out = memory.empty((groups * -(-K // L) * L * len(taps) * C,), w.dtype)
+    _pack(w.reshape(-1), taps, groups, C, K, group_step, row_step, VECS * L, out,
           work=out.size / 4)
     return out

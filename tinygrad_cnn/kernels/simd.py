@@ -218,6 +218,19 @@ def store_first(typing_context, array, index, vector, count):
 
 
 @intrinsic
+def load_between(typing_context, array, index, first, end):
+    """Lanes [first, end) of array[index : index + lanes], zeros elsewhere; no other element is read."""
+    kind = Vector(array.dtype, lane_count(array.dtype))
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, array, args[0], args[1], kind)
+        below, start = (_lanes_below(builder, kind, limit, 0) for limit in (args[3], args[2]))
+        return _masked_load(builder, kind, pointer, builder.and_(below, builder.not_(start)))
+
+    return kind(array, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
 def transpose(typing_context, x, xo, x_step, y, yo, y_step):
     """y[yo + j * y_step + i] = x[xo + i * x_step + j] for as many i and j as a vector has lanes.
 
@@ -271,6 +284,24 @@ for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), 
     _operator(_function, _instruction)
 
 
+def _prefetch(builder: Any, pointer: Any, write: int, locality: int) -> None:
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.bitcast(pointer, byte), _I32(write), _I32(locality), _I32(1)])
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Asks for array[index] in the second-level cache; any index will do."""
+
+    def codegen(context, builder, signature, args):
+        _prefetch(builder, builder.gep(context.make_array(array)(context, builder, args[0]).data, [args[1]]), 0, 2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
 # -- tiles -------------------------------------------------------------------------------------------------------------
 
 
@@ -301,23 +332,41 @@ def tile_zeros(typing_context, rows, vecs, array):
     return tile(rows, vecs, array), codegen
 
 
+def _rank_updates(context: Any, builder: Any, tile: Tile, kinds: Any, args: Any, steps: int) -> Any:
+    """`steps` rank-1 updates, of consecutive elements of every row of x and consecutive rows of w."""
+    x_type, w_type = kinds
+    acc, x_array, offset, step, w_array, w_offset = args
+    rows = [_load(context, builder, w_type, w_array, _index(builder, w_offset, i * tile.lanes), tile)
+            for i in range(steps * tile.vecs)]
+    data = context.make_array(x_type)(context, builder, x_array).data
+    for r in range(tile.rows):
+        pointer = builder.gep(data, [offset])
+        for s in range(steps):
+            value = _splat(builder, tile, builder.load(builder.gep(pointer, [_I64(s)])))
+            for v in range(tile.vecs):
+                i = r * tile.vecs + v
+                product = _fma(builder, tile, value, rows[s * tile.vecs + v], builder.extract_value(acc, i))
+                acc = builder.insert_value(acc, product, i)
+        offset = builder.add(offset, step)
+    return acc
+
+
 @intrinsic
 def tile_fma(typing_context, tile, x, xo, x_step, w, wo):
     """tile[r, :] += x[xo + r * x_step] * w[wo : wo + vecs * lanes]: one rank-1 update."""
 
     def codegen(context, builder, signature, args):
-        acc, x_array, offset, step, w_array, w_offset = args
-        row = [_load(context, builder, w, w_array, _index(builder, w_offset, v * tile.lanes), tile)
-               for v in range(tile.vecs)]
-        data = context.make_array(x)(context, builder, x_array).data
-        for r in range(tile.rows):
-            value = _splat(builder, tile, builder.load(builder.gep(data, [offset])))
-            for v in range(tile.vecs):
-                i = r * tile.vecs + v
-                product = _fma(builder, tile, value, row[v], builder.extract_value(acc, i))
-                acc = builder.insert_value(acc, product, i)
-            offset = builder.add(offset, step)
-        return acc
+        return _rank_updates(context, builder, tile, (x, w), args, 1)
+
+    return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
+
+
+@intrinsic
+def tile_fma_four(typing_context, tile, x, xo, x_step, w, wo):
+    """Four rank-1 updates, with x[xo + r * x_step : ... + 4] and four rows of w: rows' addresses are made once."""
+
+    def codegen(context, builder, signature, args):
+        return _rank_updates(context, builder, tile, (x, w), args, 4)
 
     return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
 
@@ -382,6 +431,66 @@ def _masked_store(builder: Any, tile: Tile, value: Any, pointer: Any, mask: Any)
     name = f"llvm.masked.store.v{tile.lanes}f{tile.dtype.bitwidth}.p0"
     function = cgutils.get_or_insert_function(builder.module, kind, name)
     builder.call(function, [value, pointer, _I32(tile.dtype.bitwidth // 8), mask])
+
+
+@intrinsic
+def tile_put(typing_context, tile, y, places, first, shift, valid, add, floor):
+    """y[places[first + r] + shift : ... + valid] = max(tile[r, :valid], floor); rows whose place is negative are dropped.
+
+    If `add`, what is there is added first. NaN stays NaN. No other element is touched.
+    """
+
+    def codegen(context, builder, signature, args):
+        acc, y_array, places_array, start, shift, valid, add, floor = args
+        table = context.make_array(places)(context, builder, places_array).data
+        lowest = _splat(builder, tile, floor)
+
+        whole_vectors = builder.icmp_signed(">=", valid, _I64(tile.vecs * tile.lanes))
+
+        def put(r: int, write: Callable[[int, Any, Any], None]) -> None:
+            place = builder.load(builder.gep(table, [_index(builder, start, r)]))
+            with builder.if_then(builder.icmp_signed(">=", place, _I64(0))):
+                row = builder.add(place, shift)
+                for v in range(tile.vecs):
+                    pointer = _pointer(context, builder, y, y_array, _index(builder, row, v * tile.lanes), tile)
+                    write(v, pointer, builder.extract_value(acc, r * tile.vecs + v))
+
+        def above_floor(value: Any) -> Any:
+            return builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
+
+        def write_whole(v: int, pointer: Any, value: Any) -> None:
+            builder.store(above_floor(value), pointer).align = tile.dtype.bitwidth // 8
+
+        def write_part(v: int, pointer: Any, value: Any) -> None:
+            _masked_store(builder, tile, above_floor(value), pointer, masks[v])
+
+        def add_part(v: int, pointer: Any, value: Any) -> None:
+            write_part(v, pointer, builder.fadd(value, _masked_load(builder, tile, pointer, masks[v])))
+
+        masks = [_lanes_below(builder, tile, valid, v * tile.lanes) for v in range(tile.vecs)]
+        with builder.if_else(builder.icmp_unsigned("!=", add, add.type(0))) as (adding, overwriting):
+            with adding:
+                for r in range(tile.rows):
+                    put(r, add_part)
+            with overwriting, builder.if_else(whole_vectors) as (whole, ragged):
+                with whole:
+                    for r in range(tile.rows):
+                        put(r, write_whole)
+                with ragged:
+                    for r in range(tile.rows):
+                        put(r, write_part)
+        return context.get_dummy_value()
+
+    return types.void(tile, y, places, types.intp, types.intp, types.intp, types.boolean, y.dtype), codegen
+
+
+def _masked_load(builder: Any, tile: Tile, pointer: Any, mask: Any) -> Any:
+    """llvm.masked.load; zeros where the mask is off."""
+    vector = _vector_ir(tile)
+    kind = ir.FunctionType(vector, [vector.as_pointer(), _I32, mask.type, vector])
+    name = f"llvm.masked.load.v{tile.lanes}f{tile.dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, [pointer, _I32(tile.dtype.bitwidth // 8), mask, ir.Constant(vector, None)])
 
 
 @intrinsic

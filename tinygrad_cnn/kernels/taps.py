@@ -36,3 +36,10 @@ def input_phases(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, size
                     if (top + ph - r * dh) % sh == 0 and (left + pw - s * dw) % sw == 0]
             yield Taps(top, left, [r * S + s for r, s in taps], [(top + ph - r * dh) // sh for r, _ in taps],
                        [(left + pw - s * dw) // sw for _, s in taps])
+
+
+def in_order(taps: Taps) -> Taps:
+    """The same taps by rows and columns of the input, so that neighbours follow one another."""
+    ordered = sorted(zip(taps.dy, taps.dx, taps.weight, strict=True))
+    dy, dx, weight = ([tap[i] for tap in ordered] for i in range(3))
+    return Taps(taps.top, taps.left, weight, dy, dx)
