@@ -8,6 +8,7 @@ import numpy as np
 from numba import prange
 
 from .. import memory
+from .constants import remembered
 from .jit import inline, kernel
 from .simd import (
     VECTOR_BYTES,
@@ -151,9 +152,12 @@ def _transpose(w, out):
 
 def transposed(w, width):
     """w (T, C, K) -> (T, K, width), zeros after the first C columns."""
-    out = memory.empty((w.shape[0], w.shape[2], width), w.dtype)
-    _transpose(w, out, work=out.size)
-    return out
+    def make():
+        out = memory.empty((w.shape[0], w.shape[2], width), w.dtype)
+        _transpose(w, out, work=out.size)
+        return out
+
+    return remembered(w, ("transposed", width), make)
 
 
 @kernel
@@ -186,8 +190,10 @@ def pack(w, taps, groups, C, K, group_step, row_step):
     Element (group, t, c, k) is w[taps[t] + group * group_step + c * row_step + k], w being taken as
     flat; K is padded with zeros to whole vectors. The last block is one vector if that holds what is left.
     """
-    L = lanes_of(w.dtype)
-    out = memory.empty((groups * -(-K // L) * L * len(taps) * C,), w.dtype)
-    _pack(w.reshape(-1), taps, groups, C, K, group_step, row_step, VECS * L, out,
-          work=out.size / 4)
-    return out
+    def make():
+        L = lanes_of(w.dtype)
+        out = memory.empty((groups * -(-K // L) * L * len(taps) * C,), w.dtype)
+        _pack(w.reshape(-1), taps, groups, C, K, group_step, row_step, VECS * L, out, work=out.size / 4)
+        return out
+
+    return remembered(w, ("packed", taps.tobytes(), groups, C, K, group_step, row_step), make)

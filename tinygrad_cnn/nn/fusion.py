@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..graph import Storage, is_grad_enabled
+from ..kernels import constants
 from ..tensor import Tensor
 from .activation import ReLU
 from .conv import Conv2d
@@ -73,8 +74,9 @@ def _fold(conv: Conv2d, norm: BatchNorm2d) -> _Folded:
         weight, bias, scale, shift, mean, var = (None if t is None else t.numpy() for t in tensors)
         scale = (var + norm.eps) ** -0.5 * (1 if scale is None else scale)
         moved = ((0 if bias is None else bias) - mean) * scale + (0 if shift is None else shift)
-        kept = _folded[conv] = _Folded(sources, Tensor._wrap((weight * scale.reshape(-1, 1, 1, 1)).astype(weight.dtype, copy=False)),
-                                       Tensor._wrap(np.asarray(moved, weight.dtype)))
+        weight = (weight * scale.reshape(-1, 1, 1, 1)).astype(weight.dtype, copy=False)
+        constants.declare(weight)              # nobody else has it: kernels may keep it as they read it
+        kept = _folded[conv] = _Folded(sources, Tensor._wrap(weight), Tensor._wrap(np.asarray(moved, weight.dtype)))
     return kept
 
 
