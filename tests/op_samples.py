@@ -365,18 +365,20 @@ for _image, _size, _mode, _align in (((2, 3), (3, 5), "bilinear", False), ((4, 3
 _EPS = 1e-3
 
 
-def batch_norm_grad(g: tg.Tensor, x: tg.Tensor, weight: tg.Tensor) -> Any:
+def batch_norm_grad(g: tg.Tensor, x: tg.Tensor, weight: tg.Tensor, bias: tg.Tensor, relu: bool) -> Any:
     mean, var = (m.numpy() for m in norm.channel_moments(x.detach()))
-    return P("_batch_norm_grad")(g, x, weight, mean=mean, invstd=((var + _EPS) ** -0.5).astype(x.dtype))
+    return P("_batch_norm_grad")(g, x, weight, bias, mean=mean, invstd=((var + _EPS) ** -0.5).astype(x.dtype), relu=relu)
 
 
-def batch_norm_grad_reference(g: np.ndarray, x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+def batch_norm_grad_reference(g: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, relu: bool) -> tuple[np.ndarray, ...]:
     """Through the chain of mean, variance and normalisation, one channel at a time (Ioffe & Szegedy 2015, section 3)."""
     grad_x, grad_weight, grad_bias = np.empty_like(x), np.empty_like(weight), np.empty_like(weight)
     for c in range(x.shape[1]):
         v, gc = x[:, c], g[:, c]
         m, mu = v.size, v.mean()
         s2 = ((v - mu) ** 2).mean() + _EPS
+        if relu:
+            gc = np.where((v - mu) / math.sqrt(s2) * weight[c] + bias[c] > 0, gc, 0)
         hat = gc * weight[c]
         var_grad = (hat * (v - mu)).sum() * -0.5 * s2**-1.5
         mean_grad = -hat.sum() / math.sqrt(s2) - 2 * var_grad * (v - mu).mean()
@@ -390,10 +392,17 @@ row("channel_moments", norm.channel_moments, lambda x: (slow.along(lambda v: mat
     channels_last(normal, 2, 3, 2, 2), normal(5, 2), order=0)
 row("_batch_norm", lambda x, w, b: norm.batch_norm(x, weight=w, bias=b, training=True, eps=_EPS), lambda x, w, b: slow.batch_norm(x, w, b, _EPS),
     (channels_last(normal, 2, 3, 2, 1), signed(3), normal(3)), (normal(4, 2), signed(2), normal(2)), (normal(2, 1, 3), signed(1), normal(1)))
-row("_batch_norm_grad", batch_norm_grad, batch_norm_grad_reference, (channels_last(normal, 2, 2, 2, 1), channels_last(normal, 2, 2, 2, 1), signed(2)),
-    (normal(4, 2), normal(4, 2), signed(2)))
-row("_channel_affine", P("_channel_affine"), lambda x, scale, shift: np.stack([x[:, c] * scale[c] + shift[c] for c in range(x.shape[1])], 1),
-    (channels_last(normal, 2, 3, 1, 2), normal(3), normal(3)), (normal(2, 2), normal(2), normal(2)), (normal(0, 2, 1, 1), normal(2), normal(2)))
+row("_batch_norm", lambda x, w, b: norm.batch_norm(x, weight=w, bias=b, training=True, eps=_EPS, relu=True),
+    lambda x, w, b: np.maximum(slow.batch_norm(x, w, b, _EPS), 0), (channels_last(normal, 2, 3, 2, 2), signed(3), normal(3)), (normal(5, 2), signed(2), normal(2)))
+row("_batch_norm_grad", batch_norm_grad, batch_norm_grad_reference,
+    *((channels_last(normal, 2, 2, 2, 1), channels_last(normal, 2, 2, 2, 1), signed(2), normal(2), {"relu": relu}) for relu in (False, True)),
+    *((normal(4, 2), normal(4, 2), signed(2), normal(2), {"relu": relu}) for relu in (False, True)))
+row("_channel_affine", P("_channel_affine"), lambda x, scale, shift, relu: np.stack(
+    [np.maximum(x[:, c] * scale[c] + shift[c], 0 if relu else -np.inf) for c in range(x.shape[1])], 1),
+    *((channels_last(normal, 2, 3, 1, 2), normal(3), normal(3), {"relu": relu}) for relu in (False, True)),
+    (normal(2, 2), normal(2), normal(2), {"relu": True}), (normal(0, 2, 1, 1), normal(2), normal(2), {"relu": False}))
+row("_channel_dot", P("_channel_dot"), lambda x, y: slow.along(math.fsum, x * y, (0, *range(2, x.ndim))),
+    (channels_last(normal, 2, 3, 2, 1), channels_last(normal, 2, 3, 2, 1)), (normal(4, 2), normal(4, 2)))
 
 # ---- losses, dropout --------------------------------------------------------------------------------------------------
 

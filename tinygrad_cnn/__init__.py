@@ -10,7 +10,8 @@ Names, arguments and defaults are PyTorch's. Importing compiles nothing and load
 
 import numpy as _np
 
-from . import autograd, backends, data, draw, explain, nn, optim
+from . import autograd, backends, data, draw, explain, memory, nn, optim
+from .backends import get_num_threads, set_num_threads
 from .graph import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .ops.elementwise import (
                               abs,

@@ -19,7 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     tour.add_argument("--out", default="tour", metavar="DIR", help="folder for the report and its pictures")
     tour.add_argument("--epochs", default=20, type=_positive, metavar="N", help="passes over the 4,000 training digits")
     tour.add_argument("--seed", default=0, type=int, metavar="N", help="for initial weights, shuffles and shifts")
+    warmup = commands.add_parser("warmup", help="compile the common kernels now, into the cache on disk")
+    warmup.add_argument("--double", action="store_true", help="for float64 too, as gradient checks use it")
     options = parser.parse_args(argv)
+    if options.command == "warmup":
+        from .warmup import warmup as compile_all  # numba comes with it
+
+        print(f"compiled what {compile_all(double=options.double)} networks use")
+        return 0
     from .tour import tour as run  # everything heavy comes with it, and --help should not wait
     try:
         report = run(options.out, epochs=options.epochs, seed=options.seed)

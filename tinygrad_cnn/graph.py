@@ -243,6 +243,9 @@ class Node:
         joint = None
         if primitive.joint_rule is not None:
             joint = primitive.joint_rule.function(*self._read(primitive.joint_rule, g, needs, wrap))
+            if len(joint) != len(needs):
+                raise RuntimeError(f"backward: the joint rule of {self.describe()} returned {len(joint)} gradients, wanted one for each of "
+                                   f"the {len(needs)} arguments (None where not needed)")
         for i, need in enumerate(needs):
             if not need:
                 continue

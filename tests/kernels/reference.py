@@ -15,11 +15,8 @@ DTYPES = (np.float32, np.float64)
 @contextmanager
 def variant(name: str) -> Iterator[None]:
     """Runs kernels in the variant named, "serial" or "parallel", whatever their work."""
-    before, jit.PARALLEL_WORK = jit.PARALLEL_WORK, -1 if name == "parallel" else float("inf")
-    try:
+    with jit.forced(name == "parallel"):
         yield
-    finally:
-        jit.PARALLEL_WORK = before
 
 
 def poisoned(shape: tuple[int, ...], dtype: type) -> np.ndarray:

@@ -88,7 +88,6 @@ def test_an_unknown_instruction_set_is_named():
 
 def test_any_number_of_threads_gives_the_same_bits():
     code = CONVOLUTION + """
-import numba
 from tinygrad_cnn.kernels import norm, pool, winograd
 winograd.few_tiles = lambda *_: True
 jit.PARALLEL_WORK = -1
@@ -97,7 +96,7 @@ def everything():
     flat = y.reshape(-1, 37)
     mean, var, a, b, bias = (np.empty(37, np.float32) for _ in range(5))
     norm.channel_mean_var(flat, mean, var)
-    norm.channel_sums(flat, flat, mean, var, a, b)
+    norm.channel_sums(flat, flat, mean, var, mean, var, True, a, b)
     conv.bias_grad(y, bias)
     taps = np.random.default_rng(1).integers(0, 9, y.shape).astype(np.uint8)
     scattered = np.empty((3, 19, 21, 37), np.float32)
@@ -111,7 +110,7 @@ def everything():
     return [y, gx, gw, mean, var, a, b, bias, scattered, depthwise, tiles, tiles_gx, tiles_gw, blocks, blocks_gx]
 first = [a.tobytes() for a in everything()]
 for threads in (1, 2, 3, 4):
-    numba.set_num_threads(threads)
+    options.threads = threads
     assert [a.tobytes() for a in everything()] == first, threads
 """
     succeeds(code, NUMBA_NUM_THREADS="4")
@@ -186,9 +185,9 @@ resize.resize_adjoint(out, lo, lo, frac, lo, lo, frac, x)
 c = [np.ones(5, np.float32) for _ in range(5)]
 flat = x.reshape(-1, 5)
 norm.channel_mean_var(flat, *c[:2])
-norm.channel_sums(flat, flat, *c[:4])
-norm.normalize(flat, *c[:2], flat.copy())
-norm.batch_norm_input_grad(flat, flat, *c, flat.copy())
+norm.channel_sums(flat, flat, *c[:4], True, *c[:2])
+norm.normalize(flat, *c[:2], True, flat.copy())
+norm.batch_norm_input_grad(flat, flat, *c, True, *c[:2], flat.copy())
 """
     succeeds(code, TINYGRAD_CNN_PARALLEL="0", NUMBA_BOUNDSCHECK="1")
 

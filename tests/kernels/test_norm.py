@@ -50,31 +50,35 @@ def test_statistics_of_one_row_and_of_none():
 
 @VARIANTS
 @settings(max_examples=25, deadline=None)
-@given(**MATRICES)
-def test_batch_norm_passes(name, M, C, dtype, seed):
+@given(**MATRICES, relu=st.booleans())
+def test_batch_norm_passes(name, M, C, dtype, seed, relu):
     random = np.random.default_rng(seed)
     g, x = (random.standard_normal((M, C)).astype(dtype) for _ in range(2))
-    mean, weight = (random.standard_normal(C).astype(dtype) for _ in range(2))
+    mean, weight, shift = (random.standard_normal(C).astype(dtype) for _ in range(3))
     invstd = random.uniform(0.1, 3, C).astype(dtype)
-    inputs = [g, x, mean, invstd, weight]
+    exact = x.astype(np.float64) * weight + shift
+    g[np.abs(exact) < 1e-5] = 0                # so near 0 rounding decides what ReLU lets back
+    inputs = [g, x, mean, invstd, weight, shift]
     before = frozen(*inputs)
     sum_g, sum_gx = poisoned((C,), dtype), poisoned((C,), dtype)
     scaled, back = poisoned((M, C), dtype), poisoned((M, C), dtype)
     with variant(name):
-        norm.channel_sums(g, x, mean, invstd, sum_g, sum_gx)
-        norm.normalize(x, weight, mean, scaled)
-        norm.batch_norm_input_grad(g, x, mean, invstd, weight, sum_g, sum_gx, back)
+        norm.channel_sums(g, x, mean, invstd, weight, shift, relu, sum_g, sum_gx)
+        norm.normalize(x, weight, shift, relu, scaled)
+        norm.batch_norm_input_grad(g, x, mean, invstd, weight, weight, shift, relu, sum_g, sum_gx, back)
+    assert_unchanged(inputs, before)
+    if relu:
+        exact, g = np.maximum(exact, 0), np.where(exact > 0, g, 0)
     eps = np.finfo(dtype).eps
     xhat = (x.astype(np.float64) - mean) * invstd
     bound = 4 * eps + 1e-13  # the longer part: float64 accumulators
     assert (np.abs(sum_g - g.sum(axis=0, dtype=np.float64)) <= bound * np.abs(g).sum(axis=0)).all()
     deviation = (np.abs(x) + np.abs(mean)) * invstd
     assert (np.abs(sum_gx - (g * xhat).sum(axis=0)) <= bound * np.abs(g * deviation).sum(axis=0)).all()
-    np.testing.assert_allclose(scaled, x.astype(np.float64) * weight + mean, rtol=0, atol=32 * eps)
+    np.testing.assert_allclose(scaled, exact, rtol=0, atol=32 * eps)
     expected = weight * invstd * (g - sum_g.astype(np.float64) / M - xhat * sum_gx / M)
     terms = np.abs(weight) * invstd * (np.abs(g) + np.abs(sum_g) / M + deviation * np.abs(sum_gx) / M)
     assert (np.abs(back - expected) <= 8 * eps * terms).all()
-    assert_unchanged(inputs, before)
 
 
 def test_a_long_sum_of_ones_is_exact():
@@ -92,18 +96,18 @@ def test_nan_and_inf_stay_in_their_channel(value):
     mean, var, sum_g, sum_gx = (poisoned((20,), np.float32) for _ in range(4))
     out = poisoned(x.shape, np.float32)
     norm.channel_mean_var(x, mean, var)
-    norm.channel_sums(x, x, ones, ones, sum_g, sum_gx)
+    norm.channel_sums(x, x, ones, ones, ones, ones, False, sum_g, sum_gx)
     for result in (mean, var, sum_g, sum_gx):
         assert not np.isfinite(result[3]) and np.isfinite(np.delete(result, 3)).all()
-    norm.normalize(x, ones, ones, out)
+    norm.normalize(x, ones, ones, True, out)
     assert (~np.isfinite(out)).sum() == 1 and not np.isfinite(out[7, 3])
-    norm.batch_norm_input_grad(x, np.ones_like(x), ones, ones, ones, sum_g, ones, out)
+    norm.batch_norm_input_grad(x, np.ones_like(x), ones, ones, ones, ones, ones, False, sum_g, ones, out)
     assert not np.isfinite(out[:, 3]).any() and np.isfinite(np.delete(out, 3, axis=1)).all()
 
 
 def test_no_rows():
     empty, c, out = np.empty((0, 3)), np.ones(3), np.ones(3)
-    norm.channel_sums(empty, empty, c, c, out, out.copy())
-    norm.normalize(empty, c, c, empty.copy())
-    norm.batch_norm_input_grad(empty, empty, c, c, c, c, c, empty.copy())
+    norm.channel_sums(empty, empty, c, c, c, c, True, out, out.copy())
+    norm.normalize(empty, c, c, True, empty.copy())
+    norm.batch_norm_input_grad(empty, empty, c, c, c, c, c, True, c, c, empty.copy())
     assert not out.any()

@@ -8,9 +8,12 @@ Example:
 
 from __future__ import annotations
 
+import os
+from numbers import Integral
+
 from ..kernels import options
 
-__all__ = ["conv"]
+__all__ = ["conv", "get_num_threads", "set_num_threads"]
 
 ALGORITHMS = ("auto", "direct", "winograd")
 
@@ -40,3 +43,46 @@ class _Conv:
 
 
 conv = _Conv()
+
+
+def _cores() -> int:
+    """The threads that numba will have: NUMBA_NUM_THREADS, or the cores this process may use."""
+    if asked := os.environ.get("NUMBA_NUM_THREADS"):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def get_num_threads() -> int:
+    """How many threads a large operation is spread over: by default one for each core. Small work stays on one thread."""
+    return options.threads or _cores()
+
+
+def set_num_threads(threads: int) -> None:
+    """Set how many threads a large operation is spread over, in all of the process; results have the same bits for any number.
+
+    Unlike in PyTorch there are never more than cores, or than NUMBA_NUM_THREADS says. NumPy's matrix products, which
+    linear layers use, follow.
+
+    Args:
+        threads: at least 1.
+
+    Raises:
+        TypeError, ValueError: not an int, or less than 1.
+
+    Example:
+        >>> import tinygrad_cnn as tg
+        >>> tg.set_num_threads(1)
+        >>> tg.get_num_threads()
+        1
+        >>> tg.set_num_threads(64)
+        >>> 1 <= tg.get_num_threads() <= 64
+        True
+    """
+    if not isinstance(threads, Integral) or isinstance(threads, bool):
+        raise TypeError(f"set_num_threads: threads must be an int, got {threads!r}")
+    if threads < 1:
+        raise ValueError(f"set_num_threads: threads must be at least 1, got {threads}")
+    options.threads = min(int(threads), _cores())
+    from threadpoolctl import threadpool_limits  # looks through all loaded libraries: only for those who ask
+
+    threadpool_limits(options.threads, user_api="blas")

@@ -124,8 +124,8 @@ def shape_text(shape: Sequence[int]) -> str:
     return str(tuple(int(n) for n in shape))
 
 
-HIDDEN = ("keepdim", "shape", "size")
-"""Attributes that the result's shape shows already."""
+HIDDEN = ("keepdim", "relu", "shape", "size")
+"""Attributes that the result's shape, or an op drawn of its own, shows already."""
 NEUTRAL = {"count_include_pad": "True", "dilation": "1", "groups": "1", "padding": "0"}
 """Values that say nothing happens."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -119,7 +120,9 @@ class _Tape:
         found = reachable(t._edge[0] for t in outputs if t._edge is not None)
         self.nodes = [node for node in reversed(found) if isinstance(node, Node)]          # in order of computation
         self.groups = [[node] for node in self.nodes]
-        self.ids: dict[Any, str] = {}
+        self.ids: dict[Any, str] = {}                      # of a group: where edges leave it
+        self.numbers = itertools.count()
+        self.heads: dict[int, str] = {}                    # of a group, by id: where edges enter it
         self.kinds: set[str] = set()
         leaves = [leaf.tensor() for leaf in found if isinstance(leaf, Leaf)]
         memory = {id(owner(t._data)) for t in leaves if t is not None}
@@ -179,14 +182,14 @@ class _Tape:
                     if tail is not group and (id(tail), index) not in drawn:
                         drawn.add((id(tail), index))
                         label = {"label": f" {parent.primitive.returns[index]}"} if index else {}
-                        self.picture.edge(self.ids[id(tail)], self.ids[id(group)], weight=SPINE, **label)
+                        self.picture.edge(self.ids[id(tail)], self.heads[id(group)], weight=SPINE, **label)
         for i, t in enumerate(self.outputs):
             self._output(t, str(i) if len(self.outputs) > 1 else "", group_of)
         self.picture.attr(label=title(self._heading(), self._legend()))
         return self.picture
 
     def _new(self, key: Any, rows: list[Row], kind: str) -> str:
-        self.ids[key] = f"n{len(self.ids)}"
+        self.ids[key] = f"n{next(self.numbers)}"
         self.kinds.add(kind)
         self.picture.node(self.ids[key], label=table(rows, kind))
         return self.ids[key]
@@ -203,14 +206,16 @@ class _Tape:
                     (", ".join(f"{name} ×{n:,}" if n > 1 else name for name, n in counts.items()), "plain")]
             if not sources and self._all_sources(group):
                 rows.append((f"with {len(self._all_sources(group)):,} parameters, inputs or constants", "muted"))
-        for index in range(last.outputs):
-            rows += [(f"= {name}", "plain") for name in self.names.get((last, index), ())]
-        rows.append((shape_text(last.result_shape), "plain"))
-        rows += self._kept(group)
+        relu = len(group) == 1 and last.attributes.get("relu")         # computed in one pass, drawn as the two ops it is
+        names = [(f"= {name}", "plain") for index in range(last.outputs) for name in self.names.get((last, index), ())]
+        rows += [*([] if relu else names), (shape_text(last.result_shape), "plain"), *self._kept(group)]
         tails = [self.ids.get(source.key) or self._new(source.key, *self._describe(source)) for source in sources]
-        head = self._new(id(group), rows, "op" if len(group) == 1 else "run")
+        head = self.heads[id(group)] = self._new(id(group), rows, "op" if len(group) == 1 else "run")
         for tail in tails:
             self.picture.edge(tail, head)
+        if relu:
+            after = self._new(id(group), [("relu", "bold"), *names, (shape_text(last.result_shape), "plain")], "op")
+            self.picture.edge(head, after, weight=SPINE)
 
     def _kept(self, group: list[Node]) -> list[Row]:
         if not self.show_saved:
@@ -260,7 +265,8 @@ class _Tape:
             self.picture.edge(self.ids[id(group_of[t._edge[0]])], head, weight=SPINE)
 
     def _heading(self) -> list[str]:
-        ops = f"{len(self.nodes):,} op{'s' if len(self.nodes) != 1 else ''}"
+        count = len(self.nodes) + sum(bool(node.attributes.get("relu")) for node in self.nodes)
+        ops = f"{count:,} op{'s' if count != 1 else ''}"
         freed = any(node.freed for node in self.nodes)
         kept = f"{bytes_text(self.kept_bytes) if self.kept_bytes else 'nothing'} kept for backward"
         if self.leaf_bytes:

@@ -9,14 +9,18 @@ Three environment variables are read when this module is imported:
 
 import functools
 import importlib
+import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numba
 import numpy as np
 from numba import njit
 
+from . import options
 from .store import KernelCache
 
 # Never "nnan" or "ninf": NaN and Inf must pass through every kernel.
@@ -27,7 +31,7 @@ OPTIONS: dict[str, Any] = {
 }
 PARALLEL = os.environ.get("TINYGRAD_CNN_PARALLEL", "1") != "0"
 # Work in nanoseconds below which waking other threads costs more than it saves (a parallel region takes 5-20 us).
-PARALLEL_WORK = 40_000
+PARALLEL_WORK: float = 40_000
 
 # How often GNU OpenMP looks for work before a thread sleeps: about 50 us. Its own default, several milliseconds of
 # spinning, takes the cores from the very threads waited for wherever other programs run (9 times slower, measured).
@@ -130,7 +134,20 @@ class Kernel:
             self.serial(*args)
             return
         with _door:
+            if options.threads and options.threads != numba.get_num_threads():     # numba's setting is of this Python thread
+                numba.set_num_threads(options.threads)
             self.parallel(*args)
+
+
+@contextmanager
+def forced(parallel: bool) -> Iterator[None]:
+    """Inside, kernels run on all threads, or on one, however little or much they have to do."""
+    global PARALLEL_WORK
+    before, PARALLEL_WORK = PARALLEL_WORK, -1 if parallel else math.inf
+    try:
+        yield
+    finally:
+        PARALLEL_WORK = before
 
 
 kernel = Kernel

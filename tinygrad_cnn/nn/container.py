@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..tensor import Tensor
+from . import fusion
 from .module import Module, indent
 from .state import Parameter
 
@@ -103,10 +104,8 @@ class Sequential(_ModuleSequence):
         return cls(dict(items))
 
     def forward(self, x: Any) -> Any:
-        """The last module's output."""
-        for module in self:
-            x = module(x)
-        return x
+        """The last module's output. Some neighbours are computed together where no hook looks in between: see `nn.fusion`."""
+        return fusion.run(self, x)
 
 
 class ModuleList(_ModuleSequence):

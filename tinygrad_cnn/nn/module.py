@@ -58,7 +58,7 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the hooks and `forward`."""
-        if not (self._forward_pre_hooks or self._forward_hooks or self._backward_hooks):
+        if not self.watched:
             return self.forward(*args, **kwargs)
         for hook in list(self._forward_pre_hooks.values()):
             replaced = hook(self, args)
@@ -73,6 +73,11 @@ class Module:
             if replaced is not None:
                 output = replaced
         return output if watch is None else watch.outputs(output)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a hook sees its calls."""
+        return bool(self._forward_pre_hooks or self._forward_hooks or self._backward_hooks)
 
     # ---- attributes --------------------------------------------------------------------------------------------------
 

@@ -68,15 +68,19 @@ class _BatchNorm(_Norm):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
+        return self.normalized(input)
+
+    def normalized(self, input: Tensor, relu: bool = False) -> Tensor:
+        """What `forward` returns, or with `relu` its ReLU, in one pass over memory: for containers that have both."""
         if input.ndim not in self.dims:
             raise ValueError(f"{type(self).__name__}: expected {' or '.join(f'{d}D' for d in self.dims)} input, got "
                              f"shape {input.shape}")
         counter = self.num_batches_tracked
         if not self.training or counter is None:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
-                                self.training or self.running_mean is None, 0.0, self.eps)
+                                self.training or self.running_mean is None, 0.0, self.eps, relu)
         momentum = 1 / (counter.item() + 1) if self.momentum is None else self.momentum
-        out = F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)
+        out = F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps, relu)
         counter.add_(1)
         return out
 

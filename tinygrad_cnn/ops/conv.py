@@ -17,13 +17,13 @@ from .geometry import check_float, pair, window_count
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """(N, C, ...) -> (N, ..., C), contiguous; a copy only if it does not lie so already."""
-    last = x.transpose(0, *range(2, x.ndim), 1)                # (N, C, ...) -> (N, ..., C)
+    last = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x.transpose(0, *range(2, x.ndim), 1)    # (N, C, ...) -> (N, ..., C)
     return last if last.flags.c_contiguous else np.ascontiguousarray(last)
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
     """(N, ..., C) -> (N, C, ...), a view."""
-    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))   # (N, ..., C) -> (N, C, ...)
+    return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
 def taps_first(weight: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def _(g, grad_output, x_shape, stride, padding, dilation, groups):
 
 @primitive
 def _channel_sum(x):
-    """(N, K, H, W) -> (K,): the gradient of a bias."""
+    """(N, K, ...) -> (K,): the gradient of a bias."""
     out = np.empty(x.shape[1], x.dtype)
     kernels.conv.bias_grad(channels_last(x), out)
     return out
@@ -99,7 +99,7 @@ def _channel_sum(x):
 
 @_channel_sum.vjp(0)
 def _(g, x_shape):
-    return g.reshape(1, -1, 1, 1).broadcast_to(x_shape)
+    return g.reshape(1, -1, *(1,) * (len(x_shape) - 2)).broadcast_to(x_shape)
 
 
 def check_image(function: str, x: Any) -> None:
@@ -110,7 +110,8 @@ def check_image(function: str, x: Any) -> None:
 
 
 def _check(function: str, x: Any, weight: Any, bias: Any, channels: int, groups: int, out_channels: int) -> None:
-    check_image(function, x)
+    if x.ndim != 4:
+        check_image(function, x)
     if weight.ndim != 4:
         raise ValueError(f"{function}: weight must have 4 dims, got shape {tuple(weight.shape)}")
     check_float(function, x=x, weight=weight, bias=bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,38 @@ from ..primitive import primitive
 from .geometry import broadcast_shapes, check_float, promote
 
 
+FEW, MANY = 1 << 18, 1 << 29  # multiply-adds: below, BLAS keeps to one thread by itself; above, all threads pay
+
+
+@functools.cache
+def _blas() -> list[Any]:
+    """What sets the threads of NumPy's BLAS; nothing, where that is unknown."""
+    from threadpoolctl import ThreadpoolController  # looks through all loaded libraries: at the first large product
+
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """np.matmul, on one thread for all but huge products.
+
+    The threads of BLAS go on spinning for milliseconds after a product, on the cores that the kernels' own threads need next.
+    """
+    if not FEW < x.size * y.shape[-1] < MANY:
+        return np.matmul(x, y)
+    before = [(library, library.get_num_threads()) for library in _blas()]
+    try:
+        for library, _ in before:
+            library.set_num_threads(1)
+        return np.matmul(x, y)
+    finally:
+        for library, threads in before:
+            library.set_num_threads(threads)
+
+
 @primitive(broadcasts=True)
 def _matmul(x, y):
     dtype = promote("matmul", x, y)
-    return np.matmul(np.asarray(x, dtype), np.asarray(y, dtype))
+    return _product(np.asarray(x, dtype), np.asarray(y, dtype))
 
 
 @_matmul.vjp(0)
@@ -87,7 +116,7 @@ def outer(x, y):
 
 @primitive
 def _linear(x, weight, bias=None):
-    out = np.matmul(x.reshape(-1, x.shape[-1]), weight.T)          # (..., in) -> (rows, in): one BLAS call
+    out = _product(x.reshape(-1, x.shape[-1]), weight.T)          # (..., in) -> (rows, in): one BLAS call
     if bias is not None:
         out += bias
     return out.reshape(*x.shape[:-1], weight.shape[0])
@@ -111,7 +140,7 @@ def _(g):
 @primitive
 def _linear_input_grad(grad_output, weight):
     """Like the two others of this bilinear triad one call of BLAS; each one's rules are the other two."""
-    rows = np.matmul(grad_output.reshape(-1, weight.shape[0]), weight)
+    rows = _product(grad_output.reshape(-1, weight.shape[0]), weight)
     return rows.reshape(*grad_output.shape[:-1], weight.shape[1])
 
 
@@ -127,7 +156,7 @@ def _(g, grad_output):
 
 @primitive
 def _linear_weight_grad(grad_output, x):
-    return np.matmul(grad_output.reshape(-1, grad_output.shape[-1]).T, x.reshape(-1, x.shape[-1]))
+    return _product(grad_output.reshape(-1, grad_output.shape[-1]).T, x.reshape(-1, x.shape[-1]))
 
 
 @_linear_weight_grad.vjp(0)

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import kernels, memory
+from ..graph import is_grad_enabled
 from ..primitive import primitive
-from .conv import channels_first, channels_last
+from .conv import _channel_sum, channels_first, channels_last
+from .elementwise import _relu_grad
 from .geometry import check_float
 
 
@@ -36,32 +38,41 @@ def channel_moments(x):
 
 
 @primitive
-def _batch_norm(x, weight, bias, *, mean, invstd):
-    """Normalise with the batch's own statistics, which the rule knows to be functions of x."""
-    scale = weight * invstd
+def _batch_norm(x, weight, bias, *, mean, invstd, relu):
+    """Normalise with the batch's own statistics, which the rule knows to be functions of x; then ReLU, if asked for."""
     out = memory.empty((x.size // x.shape[1], x.shape[1]), x.dtype)
-    kernels.norm.normalize(_rows(x), scale, bias - mean * scale, out)
+    kernels.norm.normalize(_rows(x), *_scale_shift(weight, bias, mean, invstd), relu, out)
     return _images(out, x.shape)
 
 
+def _scale_shift(weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, invstd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scale = weight * invstd
+    return scale, bias - mean * scale
+
+
 @_batch_norm.joint_vjp
-def _(g, x, weight, mean, invstd):
-    return _batch_norm_grad(g, x, weight, mean=mean, invstd=invstd)
+def _(g, x, weight, bias, mean, invstd, relu):
+    return _batch_norm_grad(g, x, weight, bias, mean=mean, invstd=invstd, relu=relu)
 
 
 @primitive(returns=("grad_x", "grad_weight", "grad_bias"))
-def _batch_norm_grad(grad_output, x, weight, *, mean, invstd):
-    g, rows = _rows(grad_output), _rows(x)
+def _batch_norm_grad(grad_output, x, weight, bias, *, mean, invstd, relu):
+    """All three gradients; with `relu` grad_output counts as 0 where the normalised value was not above 0."""
+    g, rows, scale_shift = _rows(grad_output), _rows(x), _scale_shift(weight, bias, mean, invstd)
     out, sum_g, sum_gx = memory.empty_like(rows), np.empty_like(mean), np.empty_like(mean)
-    kernels.norm.channel_sums(g, rows, mean, invstd, sum_g, sum_gx)
-    kernels.norm.batch_norm_input_grad(g, rows, mean, invstd, np.ascontiguousarray(weight), sum_g, sum_gx, out)
+    kernels.norm.channel_sums(g, rows, mean, invstd, *scale_shift, relu, sum_g, sum_gx)
+    kernels.norm.batch_norm_input_grad(g, rows, mean, invstd, np.ascontiguousarray(weight), *scale_shift, relu, sum_g, sum_gx, out)
     return _images(out, x.shape), sum_gx, sum_g
 
 
 @_batch_norm_grad.joint_vjp
-def _(g, needs, grad_output, x, weight, invstd):
+def _(g, needs, grad_output, x, weight, bias, mean, invstd, relu):
     """With P(u) = u - mean(u) - xhat mean(u xhat): grad_x = w r P(g), grad_weight = sum g xhat, grad_bias = sum g."""
     u, v, t = g
+    active = None
+    if relu:                                   # a mask, constant almost everywhere
+        active = _batch_norm(x.detach(), weight.detach(), bias.detach(), mean=mean, invstd=invstd, relu=True)
+        grad_output = _relu_grad(grad_output, active)
     dims = (0, *range(2, x.ndim))
     w = _per_channel(weight, x.ndim)
     centred = x - x.mean(dims, keepdim=True)
@@ -88,32 +99,45 @@ def _(g, needs, grad_output, x, weight, invstd):
         to_x = r * project(sum(to_xhat))
         if u is not None:
             to_x = to_x - w * r * r * xhat * (u * pulled).mean(dims, keepdim=True)
-    return sum(to_g), to_x, to_weight
+    to_grad_output = sum(to_g)
+    return to_grad_output if active is None else _relu_grad(to_grad_output, active), to_x, to_weight, None
 
 
 @primitive
-def _channel_affine(x, scale, shift):
+def _channel_affine(x, scale, shift, *, relu):
+    """x * scale + shift per channel, then ReLU, if asked for: batch norm with statistics that do not depend on x."""
     out = memory.empty((x.size // max(x.shape[1], 1), x.shape[1]), x.dtype)
-    kernels.norm.normalize(_rows(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), out)
+    kernels.norm.normalize(_rows(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), relu, out)
     return _images(out, x.shape)
 
 
-@_channel_affine.vjp(0)
-def _(g, scale, x_shape):
-    return g * _per_channel(scale, len(x_shape))
+@_channel_affine.joint_vjp
+def _(g, needs, x, scale, shift, relu):
+    if relu:
+        g = _relu_grad(g, _channel_affine(x.detach(), scale.detach(), shift.detach(), relu=True))
+    return (_channel_affine(g, scale, np.zeros(scale.shape, scale.dtype), relu=False) if needs[0] else None,
+            _channel_dot(g, x) if needs[1] else None, _channel_sum(g) if needs[2] else None)
 
 
-@_channel_affine.vjp(1)
+@primitive
+def _channel_dot(x, y):
+    """(N, C, ...) twice -> (C,): the sum of products over all other dims."""
+    dot, total, ones, zeros = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype), np.ones(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
+    kernels.norm.channel_sums(_rows(x), _rows(y), zeros, ones, ones, zeros, False, total, dot)
+    return dot
+
+
+@_channel_dot.vjp(0)
+def _(g, y):
+    return _channel_affine(y, g, np.zeros(g.shape, g.dtype), relu=False)
+
+
+@_channel_dot.vjp(1)
 def _(g, x):
-    return (g * x).sum((0, *range(2, x.ndim)))
+    return _channel_affine(x, g, np.zeros(g.shape, g.dtype), relu=False)
 
 
-@_channel_affine.vjp(2)
-def _(g):
-    return g.sum((0, *range(2, g.ndim)))
-
-
-def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, relu=False):
     """Normalise each channel to mean 0 and variance 1, then scale and shift it.
 
     In training with the batch's mean and biased variance, and the running statistics, if given, move towards them by
@@ -126,6 +150,7 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
         training: which statistics to use.
         momentum: share of the batch in the running statistics, 0 .. 1.
         eps: added to the variance, positive.
+        relu: end with max(., 0), in the same pass over memory.
 
     Returns:
         x's shape.
@@ -149,15 +174,18 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed when training=False")
-        scale = (running_var + eps) ** -0.5 * weight
-        return _channel_affine(x, scale.to(x.dtype), (bias - running_mean * scale).to(x.dtype))
+        mean, invstd = running_mean.numpy().astype(x.dtype), ((running_var.numpy() + eps) ** -0.5).astype(x.dtype)
+        if not (is_grad_enabled() and any(getattr(v, "requires_grad", False) for v in (weight, bias))):
+            weight, bias = (v if isinstance(v, np.ndarray) else v.numpy() for v in (weight, bias))     # no step of theirs to record
+        scale = weight * invstd
+        return _channel_affine(x, scale, bias - scale * mean, relu=relu)
     count = math.prod(x.shape) // max(channels, 1)
     if count == 1:
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got x of shape {tuple(x.shape)}")
     if count == 0:
-        return _channel_affine(x, weight, bias)
+        return _channel_affine(x, weight, bias, relu=relu)
     mean, var = (m.numpy() for m in channel_moments(x.detach()))
     if running_mean is not None:
         running_mean._write((1 - momentum) * running_mean.numpy() + momentum * mean)
         running_var._write((1 - momentum) * running_var.numpy() + momentum * var * (count / (count - 1)))
-    return _batch_norm(x, weight, bias, mean=mean, invstd=((var + eps) ** -0.5).astype(var.dtype))
+    return _batch_norm(x, weight, bias, mean=mean, invstd=((var + eps) ** -0.5).astype(var.dtype), relu=relu)
