@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad_cnn as tg
-from tinygrad_cnn.ops import elementwise, linalg, movement, norm, pool, reduce, resize
+from tinygrad_cnn.ops import cross_entropy, dropout, elementwise, linalg, movement, norm, pool, reduce, resize
 from tinygrad_cnn.primitive import registry
 
 from . import slow
@@ -403,6 +403,59 @@ row("_channel_affine", P("_channel_affine"), lambda x, scale, shift, relu: np.st
     (normal(2, 2), normal(2), normal(2), {"relu": True}), (normal(0, 2, 1, 1), normal(2), normal(2), {"relu": False}))
 row("_channel_dot", P("_channel_dot"), lambda x, y: slow.along(math.fsum, x * y, (0, *range(2, x.ndim))),
     (channels_last(normal, 2, 3, 2, 1), channels_last(normal, 2, 3, 2, 1)), (normal(4, 2), normal(4, 2)))
+
+# ---- losses, dropout --------------------------------------------------------------------------------------------------
+
+
+def wanted_cases() -> list[Any]:
+    """Scores and what is asked of them: each shape with the options that classifiers use."""
+    cases = []
+    for make, axis, smoothed, ignore, reduced in (
+        (lambda: normal(4, 3), 1, False, False, True), (lambda: normal(4, 3), 1, True, True, True), (lambda: normal(3), 0, True, False, False),
+        (lambda: channels_last(normal, 2, 3, 2, 1), 1, False, True, False), (lambda: normal(2, 3, 2), 1, True, False, True), (lambda: normal(0, 3), 1, True, False, True),
+    ):
+        x = make()
+        rows = math.prod(x.shape[:axis] + x.shape[axis + 1 :])
+        ignored = flags(rows) if ignore else None
+        share = positive(rows) if ignored is None else np.where(ignored, 0, positive(rows))
+        cases.append((x, {"wanted": cross_entropy.Wanted(axis, whole(3, rows), share, positive(3) if smoothed else None, ignored, 2.5 if reduced else None)}))
+    return cases
+
+
+def in_dtype(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call with the options' arrays in the dtype of the first argument."""
+    return lambda x, *a, wanted: call(x, *a, wanted=wanted._replace(share=wanted.share.astype(x.dtype), spread=None if wanted.spread is None else wanted.spread.astype(x.dtype)))
+
+
+def wanted_matrix(shape: tuple[int, ...], wanted: cross_entropy.Wanted) -> np.ndarray:
+    """q, class axis last, element by element."""
+    q = np.zeros((len(wanted.share), shape[wanted.axis]))
+    for row, k in np.ndindex(q.shape):
+        if wanted.ignored is None or not wanted.ignored[row]:
+            q[row, k] = (wanted.share[row] if wanted.indices[row] == k else 0) + (0 if wanted.spread is None else wanted.spread[k])
+    return q.reshape(*shape[: wanted.axis], *shape[wanted.axis + 1 :], shape[wanted.axis])
+
+
+def slow_cross_entropy(x: np.ndarray, wanted: cross_entropy.Wanted) -> tuple[np.ndarray, np.ndarray]:
+    logs = np.moveaxis(slow.normalised(slow.log_softmax, x, wanted.axis), wanted.axis, -1)
+    losses = np.zeros(logs.shape[:-1])
+    for row in np.ndindex(losses.shape):
+        losses[row] = -math.fsum(wanted_matrix(x.shape, wanted)[row] * logs[row])
+    return losses if wanted.divisor is None else np.array(math.fsum(losses.ravel()) / wanted.divisor), slow.normalised(slow.softmax, x, wanted.axis)
+
+
+def slow_cross_entropy_grad(g: np.ndarray, probs: np.ndarray, wanted: cross_entropy.Wanted) -> np.ndarray:
+    q, p, out = wanted_matrix(probs.shape, wanted), np.moveaxis(probs, wanted.axis, -1), np.zeros(np.moveaxis(probs, wanted.axis, -1).shape)
+    for row in np.ndindex(out.shape[:-1]):
+        out[row] = (g[row] if wanted.divisor is None else g / wanted.divisor) * (math.fsum(q[row]) * p[row] - q[row])
+    return np.moveaxis(out, -1, wanted.axis)
+
+
+row("cross_entropy", in_dtype(cross_entropy.cross_entropy), slow_cross_entropy, *wanted_cases())
+row("_cross_entropy_grad", in_dtype(P("_cross_entropy_grad")), slow_cross_entropy_grad,
+    *((normal(*(() if how["wanted"].divisor else how["wanted"].rows_shape(x))), positive(*x.shape), how) for x, how in wanted_cases()))
+row("keep_scaled", dropout.keep_scaled, lambda x, keep, scale: slow.each(lambda v, k: v * scale if k else 0.0, x, keep),
+    *((x, np.array(flags(*x.shape)), {"scale": 1.5}) for x in layouts(normal)), (channels_last(normal, 2, 3, 2, 2), flags(2, 3, 1, 1), {"scale": 2.0}))
 
 ALL = [sample for samples in SAMPLES.values() for sample in samples]
 IDS = [f"{name}-{i}" for name, samples in SAMPLES.items() for i in range(len(samples))]

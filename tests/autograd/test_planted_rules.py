@@ -64,7 +64,7 @@ WRONG_AT_ONCE = {
     **{f"{name}-{i}-scaled": (name, i, scaled) for name, i in (
         ("add", 0), ("mul", 1), ("div", 0), ("exp", 0), ("log", 0), ("_sum", 0), ("_matmul", 1), ("_linear", 1), ("_conv2d", 0), ("_conv2d", 1),
         ("_conv2d", 2), ("_softmax", 0), ("_getitem", 0), ("_max_pool2d", 0), ("_avg_pool2d", 0), ("_resize", 0), ("_unfold", 0), ("_gather", 0),
-        ("_conv2d_input_grad", 0), ("_conv2d_weight_grad", 1), ("_scatter_add", 0), ("_channel_dot", 1), ("_surviving", 0))},
+        ("_conv2d_input_grad", 0), ("_conv2d_weight_grad", 1), ("_scatter_add", 0), ("_channel_dot", 1), ("_surviving", 0), ("keep_scaled", 0), ("cross_entropy", 0), ("_scatter_taps", 0))},
     **{f"{name}-{i}-sign": (name, i, negated) for name, i in (("sub", 1), ("cos", 0), ("acos", 0), ("atan2", 1), ("logsigmoid", 0))},
     **{f"{name}-{i}-one-element": (name, i, one_element_doubled) for name, i in (
         ("tanh", 0), ("_conv2d", 1), ("_conv2d", 0), ("_reshape", 0), ("_pad", 0), ("_unfold", 0), ("_logsumexp", 0))},
@@ -99,6 +99,9 @@ WRONG_AT_ONCE = {
     "batch-norm-weight-unnormalised": ("_batch_norm", None, lambda right, invstd, **_: (right[0], right[1] / invstd, right[2])),
     "conv-kernel-flipped": ("_conv2d", 0, lambda right, g, weight, x_shape, stride, padding, dilation, groups: registry["_conv2d_input_grad"](
         g, weight.flip(2, 3), stride=stride, padding=padding, dilation=dilation, groups=groups, size=x_shape[2:])),
+    "cross-entropy-forgets-the-divisor": ("cross_entropy", 0, lambda right, g, probs, wanted: right * (wanted.divisor or 1)),
+    "cross-entropy-grad-of-probabilities-only": ("_cross_entropy_grad", None, lambda right, g, needs, grad_output, probs, wanted: (
+        (g * probs).sum() if wanted.divisor else (g * probs).sum(wanted.axis), right[1])),
     "scatter-for-gather": ("_gather_taps", 0, lambda right, g, taps, x_shape, windows: right.flip(2)),
 }
 
@@ -106,7 +109,7 @@ WRONG_AT_SECOND_ORDER = [
     ("exp", 0, "out"), ("tanh", 0, "out"), ("sigmoid", 0, "out"), ("sqrt", 0, "out"), ("mul", 0, "y"), ("mul", 1, "x"), ("div", 1, "y"),
     ("log", 0, "x"), ("square", 0, "x"), ("sin", 0, "x"), ("pow", 0, "x"), ("_matmul", 0, "y"), ("_linear", 1, "x"), ("_conv2d", 0, "weight"),
     ("_conv2d", 1, "x"), ("_softmax", 0, "out"), ("_logsumexp", 0, "x"), ("_prod", 0, "x"), ("_channel_dot", 0, "y"), ("add", 0, "g"),
-    ("_max_pool2d", 0, "g"), ("_getitem", 0, "g"),
+    ("_max_pool2d", 0, "g"), ("_getitem", 0, "g"), ("cross_entropy", 0, "probs"), ("keep_scaled", 0, "g"),
 ]
 
 

@@ -234,3 +234,20 @@ def test_binary_losses_with_weights_against_torch(reduction):
     agree(nn.BCEWithLogitsLoss(tg.tensor(weight), reduction=reduction, pos_weight=tg.tensor(positive)),
           torch.nn.BCEWithLogitsLoss(torch.tensor(weight), reduction=reduction, pos_weight=torch.tensor(positive)),
           rng.standard_normal((3, 4)), rng.random((3, 4)))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_cross_entropy_of_huge_infinite_and_nan_scores_is_torchs(smoothing, dtype):
+    torch = pytest.importorskip("torch")
+    inf, nan = math.inf, math.nan
+    scores = np.array([[1e38, -1e38, 0], [-1e38, 1e38, 0], [-inf, 0, 1], [0, -inf, 1], [inf, 0, 1], [0, inf, 1], [nan, 0, 1], [-inf, -inf, -inf],
+                       [inf, nan, 1], [1000, 0, -1000]], dtype)
+    labels = np.array([0, 0, 0, 0, 0, 0, 0, 0, -100, 2])
+    x, y = tg.tensor(scores, requires_grad=True), torch.tensor(scores, requires_grad=True)
+    ours = F.cross_entropy(x, t(labels), reduction="none", label_smoothing=smoothing)
+    theirs = torch.nn.functional.cross_entropy(y, torch.tensor(labels), reduction="none", label_smoothing=smoothing)
+    np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), rtol=1e-6)
+    ours.sum().backward()
+    theirs.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-6, atol=1e-7)

@@ -8,7 +8,7 @@ Submodules are imported at first use, so `from tinygrad_cnn import kernels` does
 import importlib
 from types import ModuleType
 
-__all__ = ["conv", "elementwise", "norm", "optim", "pool", "resize", "unfold"]
+__all__ = ["conv", "dropout", "elementwise", "norm", "optim", "pool", "resize", "unfold"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -112,35 +112,20 @@ def _at_once(columns, channels):
 
 
 @inline
-def _first(x, p, best, where, o, tap, count):
-    """best[o : o + count] = x[p : p + count], at the tap."""
-    p, o = np.uint64(p), np.uint64(o)
-    for c in range(np.uint64(count)):
-        best[o + c] = x[p + c]
-        where[o + c] = tap
-
-
-@inline
-def _larger(x, p, best, where, o, tap, count):
-    """The maximum of best[o : o + count] and x[p : p + count]; the tap where that is x, or NaN."""
-    p, o = np.uint64(p), np.uint64(o)
-    for c in range(np.uint64(count)):
-        value, top, before = x[p + c], best[o + c], where[o + c]
-        larger = (value > top) | (value != value)
-        best[o + c] = value if larger else top
-        where[o + c] = tap if larger else before
-
-
-@inline
-def _scan(x, p, row, column, S, row_step, column_step, best, where, o, count):
+def _scan(x, p, row, column, S, row_step, column_step, best, where, count):
     """Maxima over one window's taps, from (row[1], column[1]) to (row[2], column[2]), for `count` elements from p on."""
+    begin = np.uint64(p + row[1] * row_step + column[1] * column_step)
+    for c in range(np.uint64(count)):
+        best[c] = x[begin + c]
+        where[c] = row[1] * S + column[1]
     for r in range(row[1], row[2]):
         for s in range(column[1], column[2]):
-            at, tap = p + r * row_step + s * column_step, where.dtype.type(r * S + s)
-            if r == row[1] and s == column[1]:
-                _first(x, at, best, where, o, tap, count)
-            else:
-                _larger(x, at, best, where, o, tap, count)
+            at, tap = np.uint64(p + r * row_step + s * column_step), where.dtype.type(r * S + s)
+            for c in range(np.uint64(count)):
+                value, top, before = x[at + c], best[c], where[c]
+                larger = (value > top) | (value != value)
+                best[c] = value if larger else top
+                where[c] = tap if larger else before
 
 
 @inline
@@ -161,31 +146,25 @@ def _max_pool(x, rows, columns, dh, dw, S, step, first, last, out, taps):
     N, H, W, C = x.shape
     OH, OW = out.shape[1:3]
     flat, best, where = x.reshape(-1), out.reshape(-1), taps.reshape(-1)
-    width = max(0, ((last - first - 1) * step + 1) * C)
+    width = max(1, (last - first - 1) * step + 1) * C
     for task in prange((N * OH + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
         index = np.int64(task) * ROWS_PER_TASK
         line, chosen = np.empty(width, x.dtype), np.empty(width, taps.dtype)
         for o in range(index, min(index + ROWS_PER_TASK, N * OH)):
             row = rows[o % OH]
-            top = (o // OH * H + row[0]) * W
-            if first < last and row[1] < row[2]:
-                column, to = columns[first], (o * OW + first) * C
-                p = (top + column[0]) * C
-                if step == 1:
-                    _scan(flat, p, row, column, S, dh * W * C, dw * C, best, where, to, width)
+            j = 0
+            while j < OW:
+                column = columns[j]
+                windows = last - first if first <= j < last else 1
+                p = ((o // OH * H + row[0]) * W + column[0]) * C
+                count = ((windows - 1) * step + 1) * C
+                if row[1] < row[2] and column[1] < column[2]:
+                    _scan(flat, p, row, column, S, dh * W * C, dw * C, line, chosen, count)
                 else:
-                    _scan(flat, p, row, column, S, dh * W * C, dw * C, line, chosen, 0, width)
-                    _thin_out(line, chosen, C, step, best, where, to, last - first)
-            for j in range(OW):
-                if first <= j < last and row[1] < row[2]:
-                    continue
-                column, to = columns[j], (o * OW + j) * C
-                if row[1] == row[2] or column[1] == column[2]:
-                    for c in range(to, to + C):
-                        best[c] = -np.inf
-                        where[c] = 0
-                else:
-                    _scan(flat, (top + column[0]) * C, row, column, S, dh * W * C, dw * C, best, where, to, C)
+                    for c in range(count):
+                        line[c], chosen[c] = -np.inf, 0
+                _thin_out(line, chosen, C, step, best, where, (o * OW + j) * C, windows)
+                j += windows
 
 
 def max_pool2d(x, windows, out, taps):
@@ -247,7 +226,8 @@ def _scatter(g, taps, rows, columns, dh, dw, R, S, slice_size, out):
         jumps = np.empty(R * S, np.uint64)
         for tap in range(R * S):
             jumps[tap] = (tap // S * dh * W + tap % S * dw) * C
-        for p in range(np.uint64(n * H * W * C + first), np.uint64((n + 1) * H * W * C), np.uint64(C)):
+        for pixel in range(H * W):
+            p = np.uint64((n * H * W + pixel) * C + first)
             for c in range(count):
                 target[p + c] = 0
         for i in range(OH):
@@ -277,44 +257,35 @@ def scatter_taps(g, taps, windows, out):
 # -- average -----------------------------------------------------------------------------------------------------------
 
 
-@inline
-def _sum(x, p, row, column, row_step, column_step, total, o, count):
-    """total[o : o + count] = the sum over one window's taps of `count` elements from p on."""
-    o = np.uint64(o)
-    for c in range(np.uint64(count)):
-        total[o + c] = 0
-    for r in range(row[1], row[2]):
-        for s in range(column[1], column[2]):
-            at = np.uint64(p + r * row_step + s * column_step)
-            for c in range(np.uint64(count)):
-                total[o + c] += x[at + c]
-
-
 @kernel
 def _average(x, rows, columns, step, first, last, scale, out):
     """Windows first <= j < last, `step` columns apart, are summed a row of pixels at once."""
     N, H, W, C = x.shape
     OH, OW = out.shape[1:3]
     flat, target = x.reshape(-1), out.reshape(-1)
-    width = max(0, ((last - first - 1) * step + 1) * C)
+    width = max(1, (last - first - 1) * step + 1) * C
     for task in prange((N * OH + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
         index = np.int64(task) * ROWS_PER_TASK
         line = np.empty(width, x.dtype)
         for o in range(index, min(index + ROWS_PER_TASK, N * OH)):
-            i = o % OH
-            top = (o // OH * H + rows[i, 0]) * W
-            if first < last:
-                _sum(flat, (top + columns[first, 0]) * C, rows[i], columns[first], W * C, C, line, 0, width)
-            for j in range(OW):
-                to, p = np.uint64((o * OW + j) * C), np.uint64(0)
-                if first <= j < last:
-                    p = np.uint64((j - first) * step * C)
+            i, j = o % OH, 0
+            while j < OW:
+                windows = last - first if first <= j < last else 1
+                count = np.uint64(((windows - 1) * step + 1) * C)
+                for c in range(count):
+                    line[c] = 0
+                for r in range(rows[i, 1], rows[i, 2]):
+                    for s in range(columns[j, 1], columns[j, 2]):
+                        at = np.uint64(((o // OH * H + rows[i, 0] + r) * W + columns[j, 0] + s) * C)
+                        for c in range(count):
+                            line[c] += flat[at + c]
+                p, to = np.uint64(0), np.uint64((o * OW + j) * C)
+                for k in range(j, j + windows):
                     for c in range(np.uint64(C)):
-                        target[to + c] = line[p + c] * scale[i, j]
-                else:
-                    _sum(flat, (top + columns[j, 0]) * C, rows[i], columns[j], W * C, C, target, to, C)
-                    for c in range(np.uint64(C)):
-                        target[to + c] *= scale[i, j]
+                        target[to + c] = line[p + c] * scale[i, k]
+                    p += np.uint64(step * C)
+                    to += np.uint64(C)
+                j += windows
 
 
 @kernel

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..ops import elementwise
+from ..ops.cross_entropy import Wanted
+from ..ops.cross_entropy import cross_entropy as softmax_cross_entropy
 from ..ops.elementwise import where
 from ..ops.geometry import check_float
 from ..ops.reduce import log_softmax
@@ -152,29 +154,18 @@ class _Labels(NamedTuple):
     Attributes:
         axis: the input's class dim.
         indices: int64 class indices, 0 where ignored; of the target's shape.
-        ignored: bool, of the target's shape.
+        ignored: bool, of the target's shape; None where nothing is.
         share: each target's weight in the loss, 0 where ignored; of the target's shape.
     """
 
     axis: int
     indices: np.ndarray
-    ignored: np.ndarray
+    ignored: np.ndarray | None
     share: np.ndarray
 
-    def loss(self, log_probs: Tensor) -> Tensor:
-        """-share * log_probs at the indices, exactly 0 where ignored."""
-        picked = log_probs.gather(self.axis, np.expand_dims(self.indices, self.axis)).squeeze(self.axis)
-        return self.masked(picked * _constant(-self.share))
-
-    def masked(self, losses: Tensor) -> Tensor:
-        """The losses, exactly 0 where ignored, even if infinite."""
-        return where(self.ignored, 0.0, losses) if self.ignored.any() else losses
-
-    def reduced(self, losses: Tensor, reduction: str) -> Tensor:
-        """The losses reduced; their mean is the sum over the sum of shares, so NaN if nothing counts."""
-        if reduction != "mean":
-            return _reduced(losses, reduction)
-        return losses.sum() / float(self.share.sum(dtype=np.float64))
+    def divisor(self, reduction: str) -> float | None:
+        """Of the sum of losses: for their mean the sum of shares, which is 0 if nothing counts; None without a sum."""
+        return None if reduction == "none" else 1.0 if reduction == "sum" else float(self.share.sum(dtype=np.float64))
 
 
 def _constant(array: Any) -> np.ndarray:
@@ -194,13 +185,17 @@ def _labels(function: str, input: Tensor, target: Any, weights: np.ndarray | Non
     if indices.shape != wanted:
         raise ValueError(f"{function}: input of shape {input.shape} wants a target of shape {wanted}, got "
                          f"{indices.shape}")
-    ignored = indices == ignore_index
-    wrong = indices[~ignored & ((indices < 0) | (indices >= classes))]
-    if wrong.size:
-        raise IndexError(f"{function}: Target {wrong[0]} is out of bounds for {classes} classes")
-    safe = np.where(ignored, 0, indices).astype(np.int64)
-    share = np.where(ignored, 0, 1 if weights is None else weights[safe]).astype(input.dtype)
-    return _Labels(axis, _constant(safe), _constant(ignored), _constant(share))
+    safe, ignored = indices.astype(np.int64), None         # a copy: the graph keeps it
+    if 0 <= ignore_index < classes or safe.view(np.uint64).max(initial=0) >= classes:      # negative ones are large there
+        ignored = indices == ignore_index
+        wrong = indices[~ignored & ((indices < 0) | (indices >= classes))]
+        if wrong.size:
+            raise IndexError(f"{function}: Target {wrong[0]} is out of bounds for {classes} classes")
+        safe = np.where(ignored, 0, safe)
+    share = np.ones(safe.shape, input.dtype) if weights is None else weights[safe]
+    if ignored is not None:
+        share = np.where(ignored, share.dtype.type(0), share)
+    return _Labels(axis, _constant(safe), None if ignored is None else _constant(ignored), _constant(share))
 
 
 def _class_axis(function: str, input: Tensor) -> int:
@@ -239,7 +234,12 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ign
     """
     _check("nll_loss", input, reduction)
     labels = _labels("nll_loss", input, target, _class_weights("nll_loss", input, weight), ignore_index)
-    return labels.reduced(labels.loss(input), reduction)
+    picked = input.gather(labels.axis, np.expand_dims(labels.indices, labels.axis)).squeeze(labels.axis)
+    losses = picked * _constant(-labels.share)
+    if labels.ignored is not None:
+        losses = where(labels.ignored, 0.0, losses)        # even if infinite
+    divisor = labels.divisor(reduction)
+    return losses if divisor is None else losses.sum() / divisor
 
 
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
@@ -272,13 +272,15 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *
         raise ValueError(f"{name}: label_smoothing must lie in 0 .. 1, got {label_smoothing}")
     axis, weights = _class_axis(name, input), _class_weights(name, input, weight)
     uniform = label_smoothing / max(input.shape[axis], 1)
-    per_class: Any = 1.0 if weights is None else _constant(weights.reshape(-1, *(1,) * (input.ndim - axis - 1)))
     if isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape:
+        per_class: Any = 1.0 if weights is None else _constant(weights.reshape(-1, *(1,) * (input.ndim - axis - 1)))
         soft = target * (1 - label_smoothing) + uniform
         return _reduced(-(log_softmax(input, axis) * soft * per_class).sum(axis), reduction)
     labels = _labels(name, input, target, weights, ignore_index)
-    log_probs = log_softmax(input, axis)
-    losses = labels.loss(log_probs)
+    share, spread = labels.share.reshape(-1), None
     if label_smoothing:
-        losses = losses * (1 - label_smoothing) - labels.masked((log_probs * per_class).sum(axis)) * uniform
-    return labels.reduced(losses, reduction)
+        share, spread = share * share.dtype.type(1 - label_smoothing), np.full(input.shape[axis], uniform, input.dtype)
+        spread = spread if weights is None else spread * weights
+    ignored = None if labels.ignored is None else labels.ignored.reshape(-1)
+    wanted = Wanted(axis, labels.indices.reshape(-1), share, spread, ignored, labels.divisor(reduction))
+    return softmax_cross_entropy(input, wanted=wanted)[0]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..ops import elementwise
 from ..ops.conv import conv2d, conv_transpose2d, fold, local_conv2d, unfold
+from ..ops.dropout import keep_scaled
 from ..ops.elementwise import logsigmoid, sigmoid, tanh
 from ..ops.geometry import check_float
 from ..ops.linalg import linear
@@ -115,13 +116,13 @@ def _dropped(function: str, input: Tensor, p: float, shape: tuple[int, ...]) -> 
     if not 0 <= p <= 1:
         raise ValueError(f"{function}: p is a probability, wanted 0 .. 1, got {p}")
     check_float(function, input=input)
-    if len(shape) == 4:                        # drawn (N, H, W, C), as images lie in memory, seen as (N, C, H, W)
-        drawn = np.moveaxis(generator().random((shape[0], *shape[2:], shape[1]), np.float32), -1, 1)
-    else:
-        drawn = generator().random(shape, np.float32)
-    keep = drawn >= p
+    size = math.prod(shape)
+    drawn = generator().bit_generator.random_raw((size + 1) // 2).view(np.uint32)[:size]
+    keep = drawn >= int(p * 2**32)
     keep.flags.writeable = False               # so that the graph need not copy it
-    return elementwise.where(keep, input * (1 / (1 - p) if p < 1 else 0.0), 0.0)
+    if len(shape) == 4:                        # drawn (N, H, W, C), as images lie in memory, seen as (N, C, H, W)
+        keep = np.moveaxis(keep.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+    return keep_scaled(input, keep.reshape(shape), scale=1 / (1 - p) if p < 1 else 0.0)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
