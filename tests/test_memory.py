@@ -1,6 +1,7 @@
 """The pool of buffers: what is lent, when it comes back, and that nobody ever shares it."""
 
 import gc
+import itertools
 import os
 import threading
 
@@ -67,7 +68,7 @@ def test_arrays_in_use_never_overlap(steps):
     numbers = [a[0] for a in held if a.size]
     assert len(set(numbers)) == len(numbers) and all((a == a[0]).all() for a in held if a.size)
     spans = sorted((_address(a), a.nbytes) for a in held if a.nbytes)
-    assert all(start + size <= following for (start, size), (following, _) in zip(spans, spans[1:], strict=False))
+    assert all(start + size <= following for (start, size), (following, _) in itertools.pairwise(spans))
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 0, 2), (2, 1, 0)])

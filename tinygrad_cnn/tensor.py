@@ -108,8 +108,9 @@ class Tensor:
                 if rules is None or i in rules:
                     edge = a._edge
                     if a._rebased != a._storage.rebased:
-                        raise RuntimeError(f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor "
-                                           "that an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
+                        raise RuntimeError(
+                            f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor that "
+                            "an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
             edges.append(edge)
             array = isinstance(held, np.ndarray)
             shapes.append(held.shape if array else ())

@@ -132,8 +132,10 @@ def _product_blocks(g, x, mean, scale, shift, bound, rows, sums, products):
         i, last = b * rows, min(M, (b + 1) * rows)
         while i + 4 <= last:                   # four rows at a time: the sums are read and written less often
             for c in range(C):
-                p, q = _passed(g[i, c], x[i, c], scale[c], shift[c], bound), _passed(g[i + 1, c], x[i + 1, c], scale[c], shift[c], bound)
-                r, s = _passed(g[i + 2, c], x[i + 2, c], scale[c], shift[c], bound), _passed(g[i + 3, c], x[i + 3, c], scale[c], shift[c], bound)
+                p = _passed(g[i, c], x[i, c], scale[c], shift[c], bound)
+                q = _passed(g[i + 1, c], x[i + 1, c], scale[c], shift[c], bound)
+                r = _passed(g[i + 2, c], x[i + 2, c], scale[c], shift[c], bound)
+                s = _passed(g[i + 3, c], x[i + 3, c], scale[c], shift[c], bound)
                 total[c] += (p + q) + (r + s)
                 product[c] += ((p * (x[i, c] - mean[c]) + q * (x[i + 1, c] - mean[c]))
                                + (r * (x[i + 2, c] - mean[c]) + s * (x[i + 3, c] - mean[c])))

@@ -32,7 +32,6 @@ from numba.core.serialize import dumps
 from . import simd
 
 
-
 def name_symbols_apart() -> None:
     """Start this process's numbering of compiled functions at a number of its own.
 

@@ -44,20 +44,20 @@ def run(modules: Iterable[Module], x: Any) -> Any:
         if (norm := take(BatchNorm1d, BatchNorm2d)) is not None:
             x = norm.normalized(x, relu=take(ReLU) is not None)
         elif (conv := take(Conv2d)) is not None:
-            norm = waiting[-1] if waiting and isinstance(x, Tensor) and _folds(conv, waiting[-1]) else None
-            if norm is None:
+            following = waiting[-1] if waiting else None
+            if isinstance(x, Tensor) and isinstance(following, BatchNorm2d) and _folds(conv, following):
+                waiting.pop()
+                folded = _fold(conv, following)
+                x = conv.convolved(x, folded.weight, folded.bias)
+            else:
                 _folded.pop(conv, None)
                 x = conv(x)
-            else:
-                waiting.pop()
-                folded = _fold(conv, norm)
-                x = conv.convolved(x, folded.weight, folded.bias)
         else:
             x = waiting.pop()(x)
     return x
 
 
-def _folds(conv: Conv2d, norm: Module) -> bool:
+def _folds(conv: Conv2d, norm: BatchNorm2d) -> bool:
     if type(norm) is not BatchNorm2d or norm.watched or norm.training or norm.running_mean is None or norm.running_var is None:
         return False
     if conv.out_channels != norm.num_features or conv.weight.dtype != norm.running_mean.dtype:
@@ -71,7 +71,8 @@ def _fold(conv: Conv2d, norm: BatchNorm2d) -> _Folded:
     sources: tuple[Any, ...] = (norm.eps, *((None, 0) if t is None else _state(t) for t in tensors))
     kept = _folded.get(conv)
     if kept is None or kept.sources != sources:
-        weight, bias, scale, shift, mean, var = (None if t is None else t.numpy() for t in tensors)
+        arrays: Any = (None if t is None else t.numpy() for t in tensors)
+        weight, bias, scale, shift, mean, var = arrays
         scale = (var + norm.eps) ** -0.5 * (1 if scale is None else scale)
         moved = ((0 if bias is None else bias) - mean) * scale + (0 if shift is None else shift)
         weight = (weight * scale.reshape(-1, 1, 1, 1)).astype(weight.dtype, copy=False)

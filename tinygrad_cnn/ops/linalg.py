@@ -10,7 +10,6 @@ import numpy as np
 from ..primitive import primitive
 from .geometry import broadcast_shapes, check_float, promote
 
-
 FEW, MANY = 1 << 18, 1 << 29  # multiply-adds: below, BLAS keeps to one thread by itself; above, all threads pay
 
 

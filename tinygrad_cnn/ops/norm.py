@@ -122,7 +122,8 @@ def _(g, needs, x, scale, shift, relu):
 @primitive
 def _channel_dot(x, y):
     """(N, C, ...) twice -> (C,): the sum of products over all other dims."""
-    dot, total, ones, zeros = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype), np.ones(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
+    dot, total = np.empty((2, x.shape[1]), x.dtype)
+    ones, zeros = np.ones(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
     kernels.norm.channel_sums(_rows(x), _rows(y), zeros, ones, ones, zeros, False, total, dot)
     return dot
 
