@@ -1,5 +1,6 @@
 """Direct convolution kernels against slow loops."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -127,6 +128,40 @@ def test_nan_and_inf_reach_what_depends_on_them_and_nothing_else(groups, value):
                              (gw, reference.conv2d_weight_grad(conv, g, x))):
         np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(expected))
         assert not np.isfinite(actual).all()
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "winograd"])
+@pytest.mark.parametrize("conv", [_plain(2, 20, 9, 33), _plain(2, 40, 9, 40, groups=40), _plain(3, 300, 5, 20, 1, 1, 0),
+                                  _plain(2, 33, 7, 70, dtype=np.float64)], ids=["dense", "depthwise", "deep", "float64"])
+def test_relu_clamps_the_same_result_and_keeps_nan(monkeypatch, conv, algorithm):
+    monkeypatch.setattr(options, "conv_algorithm", algorithm)
+    x, w, bias, g = conv.arrays()
+    x[0, 2, 2, 3] = np.nan
+    plain, clamped = poisoned(g.shape, conv.dtype), poisoned(g.shape, conv.dtype)
+    kernels.conv2d(x, w, bias, *conv.how, plain)
+    kernels.conv2d(x, w, bias, *conv.how, clamped, relu=True)
+    assert np.isnan(plain).any() and (plain < 0).any()
+    np.testing.assert_array_equal(clamped, np.where(plain < 0, 0, plain))
+
+
+@pytest.mark.parametrize("conv", SIZES, ids=lambda c: f"{c.N}x{c.C}x{c.H}-{c.K}")
+def test_results_have_the_same_bits_on_any_number_of_threads(conv):
+    x, w, bias, g = conv.arrays()
+    results = []
+    before = numba.get_num_threads()
+    try:
+        for threads in (1, before):
+            numba.set_num_threads(threads)
+            y, gx, gw = (poisoned(a.shape, conv.dtype) for a in (g, x, w))
+            with variant("parallel"):
+                kernels.conv2d(x, w, bias, *conv.how, y)
+                kernels.conv2d_input_grad(g, w, *conv.how, gx)
+                kernels.conv2d_weight_grad(g, x, *conv.how, gw)
+            results.append((y, gx, gw))
+    finally:
+        numba.set_num_threads(before)
+    for one, many in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, many)
 
 
 def test_sums_of_a_million_ones_are_exact():

@@ -96,15 +96,16 @@ def _convolve(x, w, phases, runs, taps, run, Cg, Kg, groups, bias, sy, sx, y0, x
                             source, xo, step = flat, first * C + group * Cg + t0, C
                         else:
                             gather(x, group * Cg, Cg, runs[phases[f, 0] : phases[f, 1]], t0, t1, sy, sx, OH, OW, first, count, windows)
+                        lowest = floor if t1 == T else -np.inf
                         for k in range(k_first, min(k_first + block, Kg), width):
                             b = group * Kp + k
                             wo = phases[f, 6] + b * T + t0 * min(width, Kp - k)
                             if Kp - k > L:
                                 product_wide(count, source, xo, step, offsets, depth, w, wo, bias, b, t0 > 0, y, places,
-                                             group * Kg + k, Kg - k, floor if t1 == T else -np.inf, flat, soon, share)
+                                             group * Kg + k, Kg - k, lowest, flat, soon, share)
                             else:
                                 product_narrow(count, source, xo, step, offsets, depth, w, wo, bias, b, t0 > 0, y, places,
-                                               group * Kg + k, Kg - k, floor if t1 == T else -np.inf)
+                                               group * Kg + k, Kg - k, lowest)
 
 
 class _Plan(NamedTuple):
@@ -188,13 +189,14 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
                  pixels * len(weights) * C * groups * Kp / MULTIPLY_ADDS_PER_NS)
 
 
-def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, stride, out, out_stride):
+def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, floor, stride, out, out_stride):
     """For each phase: out[n, top + i * out_sy, left + j * out_sx] = bias + sum_t x[n, i * sy + dy[t], j * sx + dx[t]] @ w_t.
 
     Args:
         x: (N, H, W, groups * C).
         w: any shape; tap t is its matrix number `plan.weights[phase][t]`, laid out by the steps (see `pack`).
         bias: (groups * K,) or None.
+        floor: what smaller outputs become.
         out: (N, OH, OW, groups * K), overwritten.
     """
     Kp = -(-K // lanes_of(x.dtype)) * lanes_of(x.dtype)
@@ -207,7 +209,7 @@ def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, s
     workers = get_num_threads()
     _convolve(x, packed, plan.phases, plan.runs, plan.offsets, plan.run, C, K, groups, padded.reshape(-1), *stride, plan.y0,
               plan.x0, plan.rows, plan.band, plan.slots, plan.block, out.reshape(-1), OH * OW * channels,
-              OW * channels * out_stride[0], channels * out_stride[1], -np.inf, memory.empty((workers, plan.scratch), x.dtype),
+              OW * channels * out_stride[0], channels * out_stride[1], floor, memory.empty((workers, plan.scratch), x.dtype),
               memory.empty((workers, plan.places), np.int64), work=plan.work)
 
 
@@ -219,7 +221,7 @@ def _winograd(pays, x, y, kernel, stride, dilation, groups):
     return options.conv_algorithm == "winograd" or pays(x.shape[0], x.shape[3], y.shape[3], *y.shape[1:3])
 
 
-def conv2d(x, w, bias, stride, padding, dilation, groups, out):
+def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
     """Cross-correlation.
 
     out[n, i, j, k] = bias[k] + sum over r, s, c of x[n, i * sh - ph + r * dh, j * sw - pw + s * dw, c] * w[r, s, c, k].
@@ -236,20 +238,21 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out):
         dilation: (dh, dw), at least 1.
         groups: divides C and K.
         out: (N, OH, OW, K), overwritten.
+        relu: whether negative outputs become 0; NaN stays.
     """
     (sh, sw), (ph, pw), (dh, dw), groups = pair(stride), pair(padding), pair(dilation), int(groups)
     R, S, Cg, K = w.shape
     if out.size == 0:
         return
     if Cg == 1 and groups > 1:
-        depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out)
+        depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out, relu)
         return
     if _winograd(winograd.pays, x, out, (R, S), (sh, sw), (dh, dw), groups):
-        winograd.conv2d(x, w, False, -ph, -pw, bias, out)
+        winograd.conv2d(x, w, False, -ph, -pw, bias, out, relu)
         return
     Kg = K // groups
     plan = _plan((R, S), (sh, sw), (ph, pw), (dh, dw), groups, Cg, Kg, x.shape, out.shape, False, x.itemsize * 8)
-    _correlate(x, w, plan, Cg * K, Kg, K, Cg, Kg, groups, bias, (sh, sw), out, (1, 1))
+    _correlate(x, w, plan, Cg * K, Kg, K, Cg, Kg, groups, bias, 0.0 if relu else -np.inf, (sh, sw), out, (1, 1))
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
@@ -280,7 +283,7 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     Kg = K // groups
     w = transposed(w.reshape(R * S, Cg, K), Cg)  # (R, S, Cg, K) -> (R * S, K, Cg)
     plan = _plan((R, S), (sh, sw), (ph, pw), (dh, dw), groups, Kg, Cg, g.shape, out.shape, True, g.itemsize * 8)
-    _correlate(g, w, plan, Cg * K, Kg * Cg, Cg, Kg, Cg, groups, None, (1, 1), out, (sh, sw))
+    _correlate(g, w, plan, Cg * K, Kg * Cg, Cg, Kg, Cg, groups, None, -np.inf, (1, 1), out, (sh, sw))
 
 
 def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):

@@ -7,96 +7,123 @@ import numpy as np
 from numba import prange
 
 from .jit import inline, kernel
-from .simd import fma, lanes, load, store, tile_add_to, tile_fma_rows, tile_splat, tile_store, tile_zeros, zeros
+from .simd import at_least, fma, lanes, load, store, tile_add_to, tile_fma_rows, tile_splat, tile_store, tile_zeros, zeros
 from .taps import all_taps, input_phases
 
 PIXELS = 4  # output pixels at a time: enough independent sums to hide the latency of additions
 MULTIPLY_ADDS_PER_NS = 8  # of one thread, roughly: memory sets the pace
-WIDE = 4  # vectors of channels whose weight gradients are summed together: memory is read in long pieces
+WIDE = 4  # vectors of channels made together where pixels are not
 PARTIALS = 16  # partial sums of the weight gradient at most
+
+
+@inline
+def _pixel_wide(x, xo, w, offsets, weights, count, bias, floor, k, y, yo):
+    """One output pixel for the channels of WIDE vectors."""
+    acc = tile_splat(1, WIDE, bias, k)
+    for t in range(count):
+        acc = tile_fma_rows(acc, x, xo + offsets[t] + k, 0, w, weights[t] + k)
+    tile_store(at_least(acc, floor), y, yo + k, 0, WIDE * lanes(x))
 
 
 def _pixel_of(wide):
     @inline
-    def pixel(x, xo, v, W, w, offsets, columns, weights, count, bias, k, y, yo):
-        """One output pixel whose first tap is column v, for the channels of one vector; taps outside are left out."""
+    def pixel(x, xo, w, offsets, weights, count, bias, floor, k, y, yo):
+        """One output pixel for the channels of one vector."""
         acc = load(bias, k, wide)
         for t in range(count):
-            if 0 <= v + columns[t] < W:
-                acc = fma(load(x, xo + offsets[t] + k, wide), load(w, weights[t] + k, wide), acc)
-        store(y, yo + k, acc)
+            acc = fma(load(x, xo + offsets[t] + k, wide), load(w, weights[t] + k, wide), acc)
+        store(y, yo + k, at_least(acc, floor))
 
     return pixel
 
 
-_pixel_wide, _pixel_narrow = _pixel_of(True), _pixel_of(False)
+_pixel_narrow, _pixel_single = _pixel_of(True), _pixel_of(False)
 
 
 @inline
-def _pixels(x, xo, x_pixel, w, offsets, weights, count, bias, k, y, yo, y_pixel):
+def _pixels(x, xo, x_pixel, w, offsets, weights, count, bias, floor, k, y, yo, y_pixel):
     """PIXELS output pixels with every tap inside, for the channels of one vector."""
     acc = tile_splat(PIXELS, 1, bias, k)
     for t in range(count):
         acc = tile_fma_rows(acc, x, xo + offsets[t] + k, x_pixel, w, weights[t] + k)
-    tile_store(acc, y, yo + k, y_pixel, lanes(x))
+    tile_store(at_least(acc, floor), y, yo + k, y_pixel, lanes(x))
 
 
 @kernel
-def _correlate(x, w, weight, dy, dx, sy, sx, bias, y, start, y_image, y_row, y_pixel, OH, OW, low, high):
-    """Output columns in [low, high) have every tap inside the image."""
-    _, H, W, K = x.shape
-    L = lanes(w)
-    whole = K // L * L
-    flat = x.reshape(-1)
-    for task in prange(x.shape[0] * OH):
-        i = np.int64(task)
-        n, row = i // OH, i % OH
-        offsets, columns, weights = np.empty_like(dy), np.empty_like(dy), np.empty_like(dy)
-        count = 0
-        for t in range(weight.shape[0]):
-            h = row * sy + dy[t]
-            if 0 <= h < H:
-                offsets[count], columns[count], weights[count] = (h * W + dx[t]) * K, dx[t], weight[t] * K
-                count += 1
-        xo, yo = n * H * W * K, start + n * y_image + row * y_row
-        j = 0
-        while j < OW:
-            inside = low <= j and j + PIXELS <= high
-            xj, yj = xo + j * sx * K, yo + j * y_pixel
-            if inside:
-                for k in range(0, whole, L):
-                    _pixels(flat, xj, sx * K, w, offsets, weights, count, bias, k, y, yj, y_pixel)
-            else:
-                for k in range(0, whole, L):
-                    _pixel_wide(flat, xj, j * sx, W, w, offsets, columns, weights, count, bias, k, y, yj)
-            for p in range(PIXELS if inside else 1):
-                for k in range(whole, K):
-                    _pixel_narrow(flat, xj + p * sx * K, (j + p) * sx, W, w, offsets, columns, weights, count,
-                                  bias, k, y, yj + p * y_pixel)
-            j += PIXELS if inside else 1
+def _correlate(x, w, taps, phases, sy, sx, bias, floor, y, y_image, y_row, y_pixel):
+    """Row (first tap, end of taps, start in y, OH, OW, low, high) of `phases`; row (weight, dy, dx) of `taps`.
 
-
-def _run(x, w, taps, sy, sx, bias, out, out_sy, out_sx):
-    """Writes out[n, top + i * out_sy, left + j * out_sx] for every i and j; w (taps, K), bias (K,).
-
-    Channel k becomes bias[k] + sum over t of x[n, i * sy + dy[t], j * sx + dx[t], k] * w[weight[t], k].
+    Output columns in [low, high) have every tap inside the image. A task makes one row of every phase, since they read
+    the same rows of the input.
     """
-    N, _, W, _ = x.shape
-    OH, OW = len(range(taps.top, out.shape[1], out_sy)), len(range(taps.left, out.shape[2], out_sx))
-    x0, x1 = min(taps.dx, default=0), max(taps.dx, default=0)
+    N, H, W, K = x.shape
+    L = lanes(w)
+    whole, whole_wide = K // L * L, K // (WIDE * L) * WIDE * L
+    flat, rows, most = x.reshape(-1), phases[0, 3], taps.shape[0]
+    for task in prange(N * rows):
+        i = np.int64(task)
+        n, row = i // rows, i % rows
+        offsets, columns, weights = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
+        inner, inner_weights = np.empty(most, np.int64), np.empty(most, np.int64)
+        for f in range(phases.shape[0]):
+            OW, low, high, count = phases[f, 4], phases[f, 5], phases[f, 6], 0
+            for t in range(phases[f, 0], phases[f, 1]):
+                h = row * sy + taps[t, 1]
+                if 0 <= h < H:
+                    offsets[count], columns[count], weights[count] = (h * W + taps[t, 2]) * K, taps[t, 2], taps[t, 0] * K
+                    count += 1
+            xo, yo = n * H * W * K, phases[f, 2] + n * y_image + row * y_row
+            j = 0 if row < phases[f, 3] else OW
+            while j < OW:
+                if low <= j < high and high - low >= PIXELS:
+                    j = min(j, high - PIXELS)  # over pixels already done, rather than one by one
+                    xj, yj = xo + j * sx * K, yo + j * y_pixel
+                    for k in range(0, whole, L):
+                        _pixels(flat, xj, sx * K, w, offsets, weights, count, bias, floor, k, y, yj, y_pixel)
+                    for p in range(PIXELS):
+                        for k in range(whole, K):
+                            _pixel_single(flat, xj + p * sx * K, w, offsets, weights, count, bias, floor, k, y, yj + p * y_pixel)
+                    j += PIXELS
+                else:
+                    xj, yj, here = xo + j * sx * K, yo + j * y_pixel, 0
+                    for t in range(count):
+                        if 0 <= j * sx + columns[t] < W:
+                            inner[here], inner_weights[here] = offsets[t], weights[t]
+                            here += 1
+                    for k in range(0, whole_wide, WIDE * L):
+                        _pixel_wide(flat, xj, w, inner, inner_weights, here, bias, floor, k, y, yj)
+                    for k in range(whole_wide, whole, L):
+                        _pixel_narrow(flat, xj, w, inner, inner_weights, here, bias, floor, k, y, yj)
+                    for k in range(whole, K):
+                        _pixel_single(flat, xj, w, inner, inner_weights, here, bias, floor, k, y, yj)
+                    j += 1
+
+
+def _run(x, w, phases, sy, sx, bias, floor, out, out_sy, out_sx):
+    """Writes out[n, top + i * out_sy, left + j * out_sx] of each phase for every i and j; w (taps, K), bias (K,).
+
+    Channel k becomes max(floor, bias[k] + sum over t of x[n, i * sy + dy[t], j * sx + dx[t], k] * w[weight[t], k]).
+    """
+    W = x.shape[2]
     y_image, y_row, y_pixel = (s // x.itemsize for s in out.strides[:3])
-    weight, dy, dx = (np.array(values, np.int64) for values in (taps.weight, taps.dy, taps.dx))
-    _correlate(x, w.reshape(-1), weight, dy, dx, sy, sx, bias, out.reshape(-1), taps.top * y_row + taps.left * y_pixel,
-               y_image, y_row * out_sy, y_pixel * out_sx, OH, OW, -(x0 // sx), min(OW, (W - 1 - x1) // sx + 1),
-               work=N * OH * OW * bias.size * len(weight) / MULTIPLY_ADDS_PER_NS)
+    taps, table = [], []
+    for phase in phases:
+        OH, OW = len(range(phase.top, out.shape[1], out_sy)), len(range(phase.left, out.shape[2], out_sx))
+        x0, x1 = min(phase.dx, default=0), max(phase.dx, default=0)
+        table.append([len(taps), len(taps) + len(phase.dx), phase.top * y_row + phase.left * y_pixel, OH, OW,
+                      max(0, -(x0 // sx)), min(OW, (W - 1 - x1) // sx + 1)])
+        taps += zip(phase.weight, phase.dy, phase.dx, strict=True)
+    _correlate(x, w.reshape(-1), np.array(taps, np.int64).reshape(-1, 3), np.array(table, np.int64), sy, sx, bias, floor,
+               out.reshape(-1), y_image, y_row * out_sy, y_pixel * out_sx,
+               work=x.shape[0] * table[0][3] * table[0][4] * bias.size * len(taps) / MULTIPLY_ADDS_PER_NS)
 
 
-def conv2d(x, w, bias, stride, padding, dilation, out):
+def conv2d(x, w, bias, stride, padding, dilation, out, relu):
     """`conv.conv2d` with as many groups as channels: x (N, H, W, C), w (R, S, 1, K), out (N, OH, OW, K)."""
     K = w.shape[3]
     if x.shape[3] != K:
         x = np.repeat(x, K // x.shape[3], axis=3)
-    _run(x, w, all_taps(w.shape[:2], padding, dilation), *stride, bias, out, 1, 1)
+    _run(x, w, [all_taps(w.shape[:2], padding, dilation)], *stride, bias, 0.0 if relu else -np.inf, out, 1, 1)
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, out):
@@ -104,8 +131,7 @@ def conv2d_input_grad(g, w, stride, padding, dilation, out):
     K, C = w.shape[3], out.shape[3]
     repeated = out if K == C else np.empty((*out.shape[:3], K), out.dtype)
     bias = np.zeros(K, out.dtype)
-    for phase in input_phases(w.shape[:2], stride, padding, dilation, out.shape[1:3]):
-        _run(g, w, phase, 1, 1, bias, repeated, *stride)
+    _run(g, w, list(input_phases(w.shape[:2], stride, padding, dilation, out.shape[1:3])), 1, 1, bias, -np.inf, repeated, *stride)
     if K != C:
         np.sum(repeated.reshape(*out.shape, K // C), axis=4, out=out)  # (N, H, W, K) -> (N, H, W, C, K // C) -> sum
 

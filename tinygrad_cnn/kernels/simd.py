@@ -263,6 +263,26 @@ def transpose(typing_context, x, xo, x_step, y, yo, y_step):
     return types.void(x, types.intp, types.intp, y, types.intp, types.intp), codegen
 
 
+@intrinsic
+def at_least(typing_context, values, floor):
+    """The larger of each element of a vector or tile and the number `floor`; NaN stays NaN."""
+
+    def codegen(context, builder, signature, args):
+        lowest = _splat(builder, values, context.cast(builder, args[1], floor, values.dtype))
+        if isinstance(values, Vector):
+            return _at_least(builder, args[0], lowest)
+        result = args[0]
+        for i in range(values.rows * values.vecs):
+            result = builder.insert_value(result, _at_least(builder, builder.extract_value(result, i), lowest), i)
+        return result
+
+    return values(values, floor), codegen
+
+
+def _at_least(builder: Any, value: Any, lowest: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
+
+
 def _operator(function: Callable[[Any, Any], Any], instruction: str) -> None:
     @intrinsic
     def lanewise(typing_context, a, b):
@@ -455,14 +475,11 @@ def tile_put(typing_context, tile, y, places, first, shift, valid, add, floor):
                     pointer = _pointer(context, builder, y, y_array, _index(builder, row, v * tile.lanes), tile)
                     write(v, pointer, builder.extract_value(acc, r * tile.vecs + v))
 
-        def above_floor(value: Any) -> Any:
-            return builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
-
         def write_whole(v: int, pointer: Any, value: Any) -> None:
-            builder.store(above_floor(value), pointer).align = tile.dtype.bitwidth // 8
+            builder.store(_at_least(builder, value, lowest), pointer).align = tile.dtype.bitwidth // 8
 
         def write_part(v: int, pointer: Any, value: Any) -> None:
-            _masked_store(builder, tile, above_floor(value), pointer, masks[v])
+            _masked_store(builder, tile, _at_least(builder, value, lowest), pointer, masks[v])
 
         def add_part(v: int, pointer: Any, value: Any) -> None:
             write_part(v, pointer, builder.fadd(value, _masked_load(builder, tile, pointer, masks[v])))

@@ -17,7 +17,7 @@ from numba import prange
 
 from .jit import inline, kernel
 from .rows import LARGE, VECS, lanes_of, row_narrow, row_wide
-from .simd import lanes, load, store, store_first, transpose
+from .simd import at_least, lanes, load, store, store_first, transpose
 
 OUT, IN = 4, 6  # pixels along a side of the tiles of output and input
 POINTS = IN * IN  # products of a tile
@@ -117,9 +117,10 @@ def transform_tile(x, n, top, left, first, count, patch, u, uo, step):
 
 
 @inline
-def _store_column(y, yo, row, height, bias, column, count):
+def _store_column(y, yo, row, height, bias, floor, column, count):
     """The first `height` of four vectors, one below the other; `count` channels of each."""
-    a, b, c, d = column[0] + bias, column[1] + bias, column[2] + bias, column[3] + bias
+    a, b = at_least(column[0] + bias, floor), at_least(column[1] + bias, floor)
+    c, d = at_least(column[2] + bias, floor), at_least(column[3] + bias, floor)
     if count >= lanes(y) and height == OUT:
         store(y, yo, a)
         store(y, yo + row, b)
@@ -134,8 +135,8 @@ def _store_column(y, yo, row, height, bias, column, count):
 
 
 @inline
-def _land_tile(m, mo, step, size, bias, k, valid, y, n, top, left):
-    """Stores A^T m A + bias at (top, left) of image n, channels [k, k + valid), m[i, j] at m[mo + (6 * i + j) * step]."""
+def _land_tile(m, mo, step, size, bias, floor, k, valid, y, n, top, left):
+    """Stores max(A^T m A + bias, floor) at (top, left) of image n, channels [k, k + valid), m[i, j] at m[mo + (6 * i + j) * step]."""
     _, OH, OW, K = y.shape
     flat, row, height, width = y.reshape(-1), OW * K, min(OUT, OH - top), min(OUT, OW - left)
     for c in range(0, size, lanes(m)):
@@ -144,13 +145,13 @@ def _land_tile(m, mo, step, size, bias, k, valid, y, n, top, left):
         p, q = _land(*load_line(m, o, step)), _land(*load_line(m, o + 6 * step, step))
         r, s = _land(*load_line(m, o + 12 * step, step)), _land(*load_line(m, o + 18 * step, step))
         t, v = _land(*load_line(m, o + 24 * step, step)), _land(*load_line(m, o + 30 * step, step))
-        _store_column(flat, to, row, height, b, _land(p[0], q[0], r[0], s[0], t[0], v[0]), count)
+        _store_column(flat, to, row, height, b, floor, _land(p[0], q[0], r[0], s[0], t[0], v[0]), count)
         if width > 1:
-            _store_column(flat, to + K, row, height, b, _land(p[1], q[1], r[1], s[1], t[1], v[1]), count)
+            _store_column(flat, to + K, row, height, b, floor, _land(p[1], q[1], r[1], s[1], t[1], v[1]), count)
         if width > 2:
-            _store_column(flat, to + 2 * K, row, height, b, _land(p[2], q[2], r[2], s[2], t[2], v[2]), count)
+            _store_column(flat, to + 2 * K, row, height, b, floor, _land(p[2], q[2], r[2], s[2], t[2], v[2]), count)
         if width > 3:
-            _store_column(flat, to + 3 * K, row, height, b, _land(p[3], q[3], r[3], s[3], t[3], v[3]), count)
+            _store_column(flat, to + 3 * K, row, height, b, floor, _land(p[3], q[3], r[3], s[3], t[3], v[3]), count)
 
 
 @inline
@@ -221,7 +222,7 @@ def _weights_kernel(w, flipped, C, K, points, out):
 
 
 @kernel
-def _tile_blocks(x, y0, x0, w, bias, block, taps, zero, y):
+def _tile_blocks(x, y0, x0, w, bias, floor, block, taps, zero, y):
     """w from `_weights_kernel`; the window of output pixel (0, 0) starts at (y0, x0)."""
     (N, _, _, C), (_, OH, OW, K) = x.shape, y.shape
     L = lanes(x)
@@ -243,7 +244,7 @@ def _tile_blocks(x, y0, x0, w, bias, block, taps, zero, y):
                           p * block * size, size)
             for t in range(count):
                 n, i = (first + t) // (down * across), (first + t) % (down * across)
-                _land_tile(m, t * size, block * size, size, bias, k, K - k, y, n, i // across * OUT, i % across * OUT)
+                _land_tile(m, t * size, block * size, size, bias, floor, k, K - k, y, n, i // across * OUT, i % across * OUT)
 
 
 # -- few tiles: all are transformed first; each task transforms the weights of some channels, and makes these ------------
@@ -263,7 +264,7 @@ def _tiles_kernel(x, y0, x0, down, across, u):
 
 
 @kernel
-def _channel_blocks(u, w, flipped, C, points, bias, taps, zero, y):
+def _channel_blocks(u, w, flipped, C, points, bias, floor, taps, zero, y):
     """u from `_tiles_kernel`."""
     _, OH, OW, K = y.shape
     _, tiles, row = u.shape
@@ -282,13 +283,13 @@ def _channel_blocks(u, w, flipped, C, points, bias, taps, zero, y):
                 _products(tiles, flat, p * row, row, taps, C, weights, j * C * size, zero, m, p * size, size)
         for t in range(tiles):
             n, i = t // (down * across), t % (down * across)
-            _land_tile(m, t * size, tiles * size, size, bias, k, K - k, y, n, i // across * OUT, i % across * OUT)
+            _land_tile(m, t * size, tiles * size, size, bias, floor, k, K - k, y, n, i // across * OUT, i % across * OUT)
 
 
 # ------------------------------------------------------------------------------------------------------------------------
 
 
-def conv2d(x, w, flipped, y0, x0, bias, out):
+def conv2d(x, w, flipped, y0, x0, bias, out, relu=False):
     """out[n, i, j, k] = bias[k] + sum over r, s, c of x[n, i + y0 + r, j + x0 + s, c] * w[r, s, c, k], zeros outside x.
 
     Args:
@@ -298,6 +299,7 @@ def conv2d(x, w, flipped, y0, x0, bias, out):
         y0, x0: where the window of the first output pixel starts.
         bias: (K,) or None.
         out: (N, OH, OW, K), overwritten.
+        relu: whether negative outputs become 0.
     """
     C, K, L = x.shape[3], out.shape[3], lanes_of(x.dtype)
     padded = -(-K // L) * L
@@ -305,6 +307,7 @@ def conv2d(x, w, flipped, y0, x0, bias, out):
     bias_padded = np.zeros(padded, x.dtype)
     if bias is not None:
         bias_padded[:K] = bias
+    floor = 0.0 if relu else -np.inf
     taps, zero = np.zeros(1, np.int64), np.zeros(VECS * L, x.dtype)
     down, across = -(-out.shape[1] // OUT), -(-out.shape[2] // OUT)
     tiles, row = x.shape[0] * down * across, -(-C // L) * L + L
@@ -312,12 +315,12 @@ def conv2d(x, w, flipped, y0, x0, bias, out):
     if few_tiles(tiles, C, padded):
         u = np.empty((POINTS, tiles, row), x.dtype)
         _tiles_kernel(x, y0, x0, down, across, u, work=u.size)
-        _channel_blocks(u, w, flipped, C, G, bias_padded, taps, zero, out, work=work)
+        _channel_blocks(u, w, flipped, C, G, bias_padded, floor, taps, zero, out, work=work)
         return
     weights = np.empty(POINTS * C * padded, x.dtype)
     _weights_kernel(w, flipped, C, padded, G, weights, work=weights.size / 4)
     most = max(LARGE, min(BLOCK_BYTES // (POINTS * row * x.itemsize), -(-tiles // MIN_TASKS)))
-    _tile_blocks(x, y0, x0, weights, bias_padded, most // LARGE * LARGE, taps, zero, out, work=work)
+    _tile_blocks(x, y0, x0, weights, bias_padded, floor, most // LARGE * LARGE, taps, zero, out, work=work)
 
 
 def few_tiles(tiles, C, K):
