@@ -290,6 +290,8 @@ def conv_cases(first: str, second: str) -> list[Any]:
 
 row("_conv2d", P("_conv2d"), slow.conv2d, *conv_cases("x", "weight"))
 row("_conv2d", P("_conv2d"), slow.conv2d, *((x, w, normal(w.shape[0]), how) for x, w, how in conv_cases("x", "weight")[:3]))
+row("_conv2d_relu", P("_conv2d_relu"), lambda *a, **how: np.maximum(slow.conv2d(*a, **how), 0), *conv_cases("x", "weight"),
+    *((x, w, normal(w.shape[0]), how) for x, w, how in conv_cases("x", "weight")[:3]))
 row("_conv2d_input_grad", P("_conv2d_input_grad"), slow.conv2d_input_grad, *conv_cases("g", "weight"))
 row("_conv2d_weight_grad", P("_conv2d_weight_grad"), slow.conv2d_weight_grad, *conv_cases("g", "x"))
 row("_channel_sum", P("_channel_sum"), lambda x: slow.along(math.fsum, x, (0, 2, 3)), channels_last(normal, 2, 3, 2, 1), normal(1, 2, 2, 2), normal(0, 2, 1, 1))

@@ -123,3 +123,12 @@ def test_wrong_channels_are_named_by_the_layer():
     layers = tg.nn.Sequential(tg.nn.Conv2d(1, 3, 1), tg.nn.BatchNorm2d(4)).eval()
     with tg.no_grad(), pytest.raises(ValueError, match="batch_norm: running_mean has shape"):
         layers(tg.zeros(1, 1, 2, 2))
+
+
+def test_a_forward_set_on_one_object_is_called():
+    layers = _layers()
+    layers[2].forward = lambda x: x * 0 + 1
+    between = []
+    layers[3].register_forward_pre_hook(lambda module, args: between.append(args[0].numpy()))
+    layers(tg.randn(4, 2, 6, 5, dtype=tg.float64))
+    assert (between[0] == 1).all()

@@ -79,7 +79,7 @@ TABLE = [
     ("batch_norm", lambda: norm.batch_norm(tg.ones(1, 3), training=True), ()), ("batch_norm", lambda: norm.batch_norm(X, bias=tg.ones(3).double(), training=True), ()),
     ("arange", tg.arange, (1, 2, 0)), ("randint", tg.randint, (3, 3)), ("zeros", tg.zeros, (2, -1)), ("ones", tg.ones, ("a",)), ("full", tg.full, ((-1,), 2)), ("randn", tg.randn, (1.5,)),
     ("linspace", tg.linspace, (0, 1, -1)), ("eye", tg.eye, (-1,)), ("from_numpy", tg.from_numpy, ([1, 2],)), ("tensor", tg.tensor, ([[1], [1, 2]],)),
-    ("randperm", tg.randperm, (-1,)), ("manual_seed", tg.manual_seed, (-1,)), ("requires_grad_", I.requires_grad_, ()),
+    ("randperm", tg.randperm, (-1,)), ("set_num_threads", tg.set_num_threads, (0,)), ("manual_seed", tg.manual_seed, (-1,)), ("requires_grad_", I.requires_grad_, ()),
 ]
 
 
@@ -96,7 +96,7 @@ def test_every_public_operation_is_in_the_table():
     """Only those that cannot be called wrongly with tensors of numbers are left out."""
     unary = {n for n, p in vars(elementwise).items() if isinstance(p, Primitive) and len(p.arguments) == 1 and not p.attributes}
     harmless = unary | {"clone", "rsqrt", "reciprocal", "clip", "is_tensor", "as_tensor", "empty", "rand", "zeros_like", "ones_like", "empty_like", "rand_like", "randn_like", "full_like",
-                        "is_grad_enabled", "get_rng_state", "set_rng_state", "primitive"}
+                        "is_grad_enabled", "get_rng_state", "set_rng_state", "get_num_threads", "primitive"}
     public = {n for n, f in vars(tg).items() if callable(f) and not n.startswith("_") and not isinstance(f, type) and getattr(f, "__module__", "").startswith("tinygrad_cnn")}
     tested = {row[0] for row in TABLE}
     assert public - harmless - tested == set()

@@ -81,7 +81,7 @@ def kept_values(node: Node) -> list[tuple[str, np.ndarray]]:
 
 def op_title(node: Node) -> str:
     """The primitive's readable name."""
-    return node.primitive.name.lstrip("_")
+    return node.primitive.name.lstrip("_").removesuffix("_relu")
 
 
 def op_attributes(node: Node) -> str:

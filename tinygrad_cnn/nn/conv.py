@@ -122,12 +122,12 @@ class Conv2d(_Conv):
         """(N, D, H, W) -> (N, K, (H - F + 2P) / S + 1, (W - F + 2P) / S + 1)."""
         return self.convolved(input, self.weight, self.bias)
 
-    def convolved(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """What `forward` returns, with other weights: for those who fold the next layer into them."""
+    def convolved(self, input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
+        """What `forward` returns, with other weights or a ReLU at the end: for those who compute the next layers, too."""
         if self.padding_mode == "zeros":
-            return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+            return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups, relu=relu)
         padded = F.pad(input, self._border(), mode=self.padding_mode)
-        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups, relu=relu)
 
 
 class ConvTranspose2d(_Conv):

@@ -1,6 +1,6 @@
 """Neighbouring layers computed together, where nothing looks at the value between: same results, fewer passes over memory.
 
-Batch norm takes the ReLU after it into its own pass. In evaluation mode, where nothing asks for gradients of the
+Convolutions and batch norm take the ReLU after them into their own pass. In evaluation mode, where nothing asks for gradients of the
 parameters, a convolution takes batch norm's scale and shift into its weights and bias (results then agree to rounding).
 """
 
@@ -37,8 +37,8 @@ def run(modules: Iterable[Module], x: Any) -> Any:
     waiting = list(modules)[::-1]
 
     def take(*kinds: type[Module]) -> Any:
-        """The next module, if it is of exactly one of these kinds and no hook sees its calls."""
-        return waiting.pop() if waiting and type(waiting[-1]) in kinds and not waiting[-1].watched else None
+        """The next module, if it is of exactly one of these kinds and computes what they compute, unseen by hooks."""
+        return waiting.pop() if waiting and type(waiting[-1]) in kinds and _plain(waiting[-1]) else None
 
     while waiting:
         if (norm := take(BatchNorm1d, BatchNorm2d)) is not None:
@@ -48,17 +48,21 @@ def run(modules: Iterable[Module], x: Any) -> Any:
             if isinstance(x, Tensor) and isinstance(following, BatchNorm2d) and _folds(conv, following):
                 waiting.pop()
                 folded = _fold(conv, following)
-                x = conv.convolved(x, folded.weight, folded.bias)
+                x = conv.convolved(x, folded.weight, folded.bias, take(ReLU) is not None)
             else:
                 _folded.pop(conv, None)
-                x = conv(x)
+                x = conv.convolved(x, conv.weight, conv.bias, take(ReLU) is not None)
         else:
             x = waiting.pop()(x)
     return x
 
 
+def _plain(module: Module) -> bool:
+    return not module.watched and "forward" not in module.__dict__      # somebody's own, set on this one object
+
+
 def _folds(conv: Conv2d, norm: BatchNorm2d) -> bool:
-    if type(norm) is not BatchNorm2d or norm.watched or norm.training or norm.running_mean is None or norm.running_var is None:
+    if type(norm) is not BatchNorm2d or not _plain(norm) or norm.training or norm.running_mean is None or norm.running_var is None:
         return False
     if conv.out_channels != norm.num_features or conv.weight.dtype != norm.running_mean.dtype:
         return False                           # the layers themselves say what is wrong

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import kernels, memory
 from ..primitive import primitive
+from .elementwise import _relu_grad
 from .geometry import check_float, pair, window_count
 
 
@@ -32,11 +33,11 @@ def taps_first(weight: np.ndarray) -> np.ndarray:
 
 
 @primitive
-def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups, size):
+def _conv2d(x, weight, bias=None, *, stride, padding, dilation, groups, size, relu=False):
     n, k = x.shape[0], weight.shape[0]
     out = memory.empty((n, *size, k), x.dtype)
     bias = np.zeros(k, x.dtype) if bias is None else np.ascontiguousarray(bias)
-    kernels.conv.conv2d(channels_last(x), taps_first(weight), bias, stride, padding, dilation, groups, out)
+    kernels.conv.conv2d(channels_last(x), taps_first(weight), bias, stride, padding, dilation, groups, out, relu)
     return channels_first(out)
 
 
@@ -53,6 +54,21 @@ def _(g, x, weight_shape, stride, padding, dilation, groups):
 @_conv2d.vjp(2)
 def _(g):
     return _channel_sum(g)
+
+
+@primitive
+def _conv2d_relu(x, weight, bias=None, *, stride, padding, dilation, groups, size, relu=True):
+    """max(conv2d, 0) in one pass over memory; `relu`, always True, says so to who draws it."""
+    return _conv2d.forward(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, size=size, relu=relu)
+
+
+@_conv2d_relu.joint_vjp
+def _(g, needs, x, weight, out, stride, padding, dilation, groups):
+    g = _relu_grad(g, out)
+    how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return (_conv2d_input_grad(g, weight, **how, size=x.shape[2:]) if needs[0] else None,
+            _conv2d_weight_grad(g, x, **how, size=weight.shape[2:]) if needs[1] else None,
+            *([_channel_sum(g) if needs[2] else None] if len(needs) > 2 else []))
 
 
 @primitive
@@ -127,7 +143,7 @@ def _check(function: str, x: Any, weight: Any, bias: Any, channels: int, groups:
         raise ValueError(f"{function}: bias must have shape ({out_channels},), got {tuple(bias.shape)}")
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, relu=False):
     """Convolution of images with filters as deep as their input: (W - F + 2P)/S + 1 positions along each axis.
 
     Differs from PyTorch only in `padding="same"`, which also works with strides: the output has ceil(H / stride) rows, and
@@ -141,6 +157,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         padding: zeros on each side, int or (rows, columns), or "same" or "valid".
         dilation: distance between taps, int or (rows, columns), at least 1.
         groups: split the channels into this many independent convolutions.
+        relu: end with max(., 0), in the same pass over memory; not in PyTorch.
 
     Returns:
         (N, K, OH, OW).
@@ -157,13 +174,14 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
         (1, 10, 32, 32)
     """
     if x.ndim == 3:
-        return conv2d(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+        return conv2d(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups, relu=relu).squeeze(0)
     channels = weight.shape[1] * groups if weight.ndim == 4 and isinstance(groups, int) else 0
     _check("conv2d", x, weight, bias, channels, groups, weight.shape[0] if weight.ndim else 0)
     stride, dilation = pair("conv2d", "stride", stride, minimum=1), pair("conv2d", "dilation", dilation, minimum=1)
     start, size = windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
     args = (x, weight) if bias is None else (x, weight, bias)
-    return _conv2d(*args, stride=stride, padding=start, dilation=dilation, groups=groups, size=size)
+    call = _conv2d_relu if relu else _conv2d
+    return call(*args, stride=stride, padding=start, dilation=dilation, groups=groups, size=size, **({"relu": True} if relu else {}))
 
 
 def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Any, Any]:
