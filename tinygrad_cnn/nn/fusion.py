@@ -51,7 +51,7 @@ def run(modules: Iterable[Module], x: Any) -> Any:
                 x = conv.convolved(x, folded.weight, folded.bias, take(ReLU) is not None)
             else:
                 _folded.pop(conv, None)
-                x = conv.convolved(x, conv.weight, conv.bias, take(ReLU) is not None)
+                x = conv.convolved(x, conv.steady_weight(), conv.bias, take(ReLU) is not None)
         else:
             x = waiting.pop()(x)
     return x
@@ -81,7 +81,7 @@ def _fold(conv: Conv2d, norm: BatchNorm2d) -> _Folded:
         moved = ((0 if bias is None else bias) - mean) * scale + (0 if shift is None else shift)
         weight = (weight * scale.reshape(-1, 1, 1, 1)).astype(weight.dtype, copy=False)
         constants.declare(weight)              # nobody else has it: kernels may keep it as they read it
-        kept = _folded[conv] = _Folded(sources, Tensor._wrap(weight), Tensor._wrap(np.asarray(moved, weight.dtype)))
+        kept = _folded[conv] = _Folded(sources, Tensor._wrap(weight, conv.weight._storage), Tensor._wrap(np.asarray(moved, weight.dtype)))
     return kept
 
 
