@@ -176,7 +176,7 @@ def stats() -> Stats:
 
     Example:
         >>> import tinygrad_cnn as tg
-        >>> x = tg.zeros(1024, 1024)
+        >>> x = tg.randn(1024, 1024).relu()
         >>> tg.memory.stats().current >= x.nbytes
         True
     """
