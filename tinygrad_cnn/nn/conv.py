@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..kernels import constants
 from ..ops.geometry import pair
 from ..tensor import Tensor
 from . import functional as F
@@ -66,9 +64,6 @@ class _Conv(Module):
         return ", ".join(shown)
 
 
-_steady: WeakKeyDictionary[Module, tuple[Any, int, np.ndarray | None]] = WeakKeyDictionary()
-
-
 class Conv2d(_Conv):
     """Convolution of images with K learned filters as deep as their input.
 
@@ -125,26 +120,7 @@ class Conv2d(_Conv):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, D, H, W) -> (N, K, (H - F + 2P) / S + 1, (W - F + 2P) / S + 1)."""
-        return self.convolved(input, self.steady_weight(), self.bias)
-
-    def steady_weight(self) -> Tensor:
-        """The weight; in evaluation, from its second use on, through a copy that kernels may keep in the order they read it.
-
-        The copy goes by the weight's own version and place in the graph: writes are noticed and gradients flow as ever.
-        """
-        weight = self.weight
-        if self.training:
-            _steady.pop(self, None)
-            return weight
-        storage, version, copy = _steady.get(self, (None, 0, None))
-        if storage is not weight._storage or version != storage.version:
-            _steady[self] = weight._storage, weight._storage.version, None
-            return weight
-        if copy is None:
-            copy = weight._data.copy(order="K")
-            constants.declare(copy)
-            _steady[self] = storage, version, copy
-        return Tensor._wrap(copy, storage, weight._edge)
+        return self.convolved(input, self.weight, self.bias)
 
     def convolved(self, input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
         """What `forward` returns, with other weights or a ReLU at the end: for those who compute the next layers, too."""
