@@ -47,3 +47,37 @@ tg.set_num_threads(3)
 work()
 assert seen[-1] == 3
 """, NUMBA_NUM_THREADS="3")
+
+
+@pytest.mark.parametrize("first", ["tg.set_num_threads(1)", "pass"])
+def test_openmp_is_loaded_with_a_short_wait_whatever_kernel_comes_first(first):
+    succeeds(f"""
+import os, sys
+seen = []
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numba.np.ufunc.omppool":
+            seen.append(os.environ.get("GOMP_SPINCOUNT"))
+sys.meta_path.insert(0, Watch())
+import tinygrad_cnn as tg
+{first}
+tg.nn.functional.conv2d(tg.randn(8, 16, 64, 64), tg.randn(16, 16, 3, 3))
+assert set(seen) == {{"1000"}}, seen
+assert "GOMP_SPINCOUNT" not in os.environ
+""")
+
+
+def test_more_threads_than_the_call_before_get_scratch_of_their_own():
+    succeeds("""
+import numpy as np
+from tinygrad_cnn.kernels import conv, jit, options
+sizes = []
+empty = conv.memory.empty
+conv.memory.empty = lambda shape, dtype: sizes.append(shape) or empty(shape, dtype)
+jit.PARALLEL_WORK = -1
+x, w, out = np.ones((4, 32, 32, 16), np.float32), np.ones((5, 5, 16, 16), np.float32), np.empty((4, 28, 28, 16), np.float32)
+for threads in 1, 3:
+    options.threads = threads
+    conv.conv2d(x, w, None, (1, 1), (0, 0), (1, 1), 1, out)
+assert min(shape[0] for shape in sizes if len(shape) == 2) == 3, sizes
+""", NUMBA_NUM_THREADS="3")

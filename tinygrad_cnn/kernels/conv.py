@@ -9,11 +9,11 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from .. import memory
 from . import columns, depthwise, options, weight_grad, winograd, winograd_grad
-from .jit import inline, kernel, pair
+from .jit import MAX_THREADS, inline, kernel, pair
 from .norm import channel_sum
 from .patches import DEPTH, PITCH, PIXELS, copy_band, gather, runs_of
 from .rows import ROWS, VECS, lanes_of, pack, product_narrow, product_wide, transposed
@@ -206,11 +206,10 @@ def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, f
     if bias is not None:
         padded[:, :K] = bias.reshape(groups, K)
     _, OH, OW, channels = out.shape
-    workers = get_num_threads()
     _convolve(x, packed, plan.phases, plan.runs, plan.offsets, plan.run, C, K, groups, padded.reshape(-1), *stride, plan.y0,
               plan.x0, plan.rows, plan.band, plan.slots, plan.block, out.reshape(-1), OH * OW * channels,
-              OW * channels * out_stride[0], channels * out_stride[1], floor, memory.empty((workers, plan.scratch), x.dtype),
-              memory.empty((workers, plan.places), np.int64), work=plan.work)
+              OW * channels * out_stride[0], channels * out_stride[1], floor, memory.empty((MAX_THREADS, plan.scratch), x.dtype),
+              memory.empty((MAX_THREADS, plan.places), np.int64), work=plan.work)
 
 
 def _winograd(pays, x, y, kernel, stride, dilation, groups):

@@ -37,6 +37,9 @@ PARALLEL_WORK: float = 40_000
 # spinning, takes the cores from the very threads waited for wherever other programs run (9 times slower, measured).
 SPINS = "1000"
 
+# Kernels that need scratch for each thread take it for this many: the number in use may change before they run.
+MAX_THREADS = numba.config.NUMBA_NUM_THREADS
+
 _door = threading.RLock()
 _in_forked_child = False
 
@@ -134,9 +137,10 @@ class Kernel:
             self.serial(*args)
             return
         with _door:
+            parallel = self.parallel           # loads OpenMP our way, before numba is asked about its threads
             if options.threads and options.threads != numba.get_num_threads():     # numba's setting is of this Python thread
                 numba.set_num_threads(options.threads)
-            self.parallel(*args)
+            parallel(*args)
 
 
 @contextmanager

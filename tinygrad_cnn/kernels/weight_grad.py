@@ -5,10 +5,10 @@ the product is large, and knows no short rows. Both add up shares of the pixels,
 """
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from .. import memory
-from .jit import inline, kernel
+from .jit import MAX_THREADS, inline, kernel
 from .patches import DEPTH, PITCH, gather, runs_of
 from .rows import VECS, lanes_of
 from .simd import VECTOR_REGISTERS, lanes, load, store, tile_add_to, tile_fma, tile_zeros
@@ -223,7 +223,7 @@ def partial_sums(g, x, stride, padding, dilation, groups, size):
         partial = memory.empty((parts, 1, -(-T // CHANNELS) * CHANNELS, Kp), x.dtype)
         taps = all_taps((R, S), padding, dilation)
         _window_sums(x, g.reshape(-1), runs_of(taps.dy, taps.dx, C, True), C, T, K, OH, OW, sh, sw, parts, partial.reshape(-1),
-                     memory.empty((get_num_threads(), CHUNK * (PITCH + VECS * L)), x.dtype),
+                     memory.empty((MAX_THREADS, CHUNK * (PITCH + VECS * L)), x.dtype),
                      work=N * OH * OW * partial[0].size / MULTIPLY_ADDS_PER_NS)
         return partial
     if Kp != Kg:
