@@ -27,10 +27,31 @@ def test_results_are_the_same_and_made_once(weights):
     for _ in range(3):
         for a, b in zip(_gradient(weights), expected, strict=True):
             np.testing.assert_array_equal(a, b)
-    (_, made) = constants._made[id(weights)]
+    made = constants._made[id(weights)].results
     kept = list(map(id, made.values()))
     _gradient(weights)
     assert kept and list(map(id, made.values())) == kept
+
+
+def test_a_new_version_is_read_anew(weights):
+    class Storage:
+        version = 3
+
+    storage = Storage()
+    for _ in range(3):
+        constants.declare(weights, storage)
+        for _ in range(2):
+            for a, b in zip(_gradient(weights), _gradient(weights.copy()), strict=True):
+                np.testing.assert_array_equal(a, b)
+        weights *= 2
+        storage.version += 1
+        assert not constants.is_kept(weights)
+
+
+def test_what_is_taken_back_is_forgotten(weights):
+    constants.declare(weights)
+    constants.forget(weights[:1])
+    assert not constants.is_kept(weights)
 
 
 def test_other_arrays_are_read_anew(weights):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import graph
-from ..graph import enable_grad
+from ..graph import Storage, enable_grad
 from ..tensor import Tensor, _root
 
 _REFUSED = {
@@ -158,7 +158,7 @@ class _Check:
                     self._check_repeatable(k, i, analytic[k][i], again[k][i])
                     self._compare(k, i, out, analytic[k][i], numeric[k][i])
             if check_undefined_grad and len(outputs) > 1:
-                self._check_together(outputs, analytic)
+                self._check_together(self._outputs(), analytic)
 
     def _outputs(self) -> list[Tensor]:
         """The outputs to check. A gradient that forgot its history (strict) counts as constant, and so does a lone output."""
@@ -203,17 +203,19 @@ class _Check:
 
     def _around(self, i: int, j: int, eps: float) -> tuple[tuple[float, list[np.ndarray]], ...]:
         """(element, outputs) with element j of input i at + eps, - eps and in place."""
-        data = self.inputs[i]._data
+        data, storage = self.inputs[i]._data, self.inputs[i]._storage
         index = np.unravel_index(j, data.shape)
         before = data[index].copy()
         points = []
         for step in (eps, -eps, 0.0):
             try:
                 data[index] = before + step
+                storage.version += 1           # what was made of the old values is not made of these
                 values = [np.asarray(out._data, np.float64).reshape(-1).copy() for out in self._outputs()]
                 points.append((float(data[index]), values))
             finally:
                 data[index] = before
+                storage.version += 1
         if points[0][0] == points[1][0]:
             raise GradcheckError(f"{self.name}: eps={eps} is lost in rounding at {float(before)} of {self._input(i)}, "
                                  f"{data.dtype}: use float64 or a larger eps")
@@ -283,14 +285,15 @@ class _Check:
 @contextmanager
 def _own_memory(inputs: list[Tensor]) -> Iterator[None]:
     """Within, each tensor lies in a writable copy of its memory (of the same layout); afterwards in its own, untouched."""
-    kept = [(x, x._data) for x in inputs]
+    kept = [(x, x._data, x._storage, x._rebased) for x in inputs]
     try:
-        for x, data in kept:
-            x._data = data.copy(order="K")
+        for x, data, storage, _ in kept:
+            x._data, x._storage, x._rebased = data.copy(order="K"), Storage(), 0
+            x._storage.leaf = storage.leaf
         yield
     finally:
-        for x, data in kept:
-            x._data = data
+        for x, data, storage, rebased in kept:
+            x._data, x._storage, x._rebased = data, storage, rebased
 
 
 def _random_cotangent(random: np.random.Generator, out: Tensor, strided: bool) -> Tensor:

@@ -1,12 +1,30 @@
-"""Arrays that are never written again: what kernels make of them (packed, transposed) is kept as long as they live."""
+"""Arrays that stay as they are for long: what kernels make of them (packed, transposed, transformed) is kept meanwhile."""
 
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-_made: dict[int, tuple[weakref.ref[np.ndarray], dict[Hashable, np.ndarray]]] = {}
+
+class Versioned(Protocol):
+    """Whose `version` grows with every write to an array."""
+
+    version: int
+
+
+class _Never:
+    version = 0
+
+
+class _Made(NamedTuple):
+    owner: weakref.ref[np.ndarray]
+    storage: Versioned
+    version: int
+    results: dict[Hashable, np.ndarray]
+
+
+_made: dict[int, _Made] = {}
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
@@ -15,20 +33,37 @@ def _owner(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def declare(array: np.ndarray) -> None:
-    """Promise that the memory of this array will not change while it lives."""
+def declare(array: np.ndarray, storage: Versioned | None = None) -> None:
+    """Say that this array will be read many times between writes, which `storage` counts; without one, that there are none."""
     owner = _owner(array)
-    key = id(owner)
-    _made[key] = weakref.ref(owner, lambda _: _made.pop(key, None)), {}
+    key, storage = id(owner), storage or _Never()
+    made = _made.get(key)
+    if made is None or made.storage is not storage or made.version != storage.version:
+        _made[key] = _Made(weakref.ref(owner, lambda _, pop=_made.pop: pop(key, None)), storage, storage.version, {})
+
+
+def forget(array: np.ndarray) -> None:
+    """Take back what `declare` said, and give back the memory."""
+    if _made:
+        _made.pop(id(_owner(array)), None)
+
+
+def is_kept(array: np.ndarray) -> bool:
+    """Whether what is made of this array is kept."""
+    return _results(array) is not None
+
+
+def _results(array: np.ndarray) -> dict[Hashable, np.ndarray] | None:
+    made = _made.get(id(_owner(array)))
+    return None if made is None or made.version != made.storage.version else made.results
 
 
 def remembered(array: np.ndarray, key: tuple[Any, ...], make: Callable[[], np.ndarray]) -> np.ndarray:
-    """What `make` returns: of a declared array only once for each key. The result is then a constant, too."""
-    entry = _made.get(id(_owner(array)))
-    if entry is None:
+    """What `make` returns: of a declared array only once for each key. The result is then declared, too."""
+    results = _results(array)
+    if results is None:
         return make()
     key = (*key, array.shape, array.strides)
-    results = entry[1]
     if key not in results:
         result = make()
         declare(result)

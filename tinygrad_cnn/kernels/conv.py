@@ -13,6 +13,7 @@ from numba import prange
 
 from .. import memory
 from . import columns, depthwise, options, weight_grad, winograd, winograd_grad
+from .constants import is_kept
 from .jit import MAX_THREADS, inline, kernel, pair
 from .norm import channel_sum
 from .patches import DEPTH, PITCH, PIXELS, copy_band, gather, runs_of
@@ -69,8 +70,11 @@ def _convolve(x, w, phases, runs, taps, run, Cg, Kg, groups, bias, sy, sx, y0, x
     for worker in prange(workers):
         i = np.int64(worker)
         windows, places = scratch[i], tables[i]
-        for task in range(tasks * i // workers, tasks * (i + 1) // workers):
-            number, k_first = task // blocks, task % blocks * block
+        task, end = tasks * i // workers, tasks * (i + 1) // workers
+        while task < end:                      # windows are copied once for all channels that this worker makes of them
+            number = task // blocks
+            k_first, k_last = task % blocks * block, min(Kg, (min(end, (number + 1) * blocks) - number * blocks) * block)
+            task = (number + 1) * blocks
             n, top = number // bands, number % bands * rows
             if rows > 0:
                 copy_band(x, n, top * sy + y0, x0, sy, band // (sy * slots * sx), slots * sx, windows)
@@ -97,7 +101,7 @@ def _convolve(x, w, phases, runs, taps, run, Cg, Kg, groups, bias, sy, sx, y0, x
                         else:
                             gather(x, group * Cg, Cg, runs[phases[f, 0] : phases[f, 1]], t0, t1, sy, sx, OH, OW, first, count, windows)
                         lowest = floor if t1 == T else -np.inf
-                        for k in range(k_first, min(k_first + block, Kg), width):
+                        for k in range(k_first, k_last, width):
                             b = group * Kp + k
                             wo = phases[f, 6] + b * T + t0 * min(width, Kp - k)
                             if Kp - k > L:
@@ -200,8 +204,7 @@ def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, f
         out: (N, OH, OW, groups * K), overwritten.
     """
     Kp = -(-K // lanes_of(x.dtype)) * lanes_of(x.dtype)
-    packed = [pack(w, taps * tap_step, groups, C, K, group_step, row_step) for taps in plan.weights]
-    packed = packed[0] if len(packed) == 1 else np.concatenate(packed)
+    packed = pack(w, [taps * tap_step for taps in plan.weights], groups, C, K, group_step, row_step)
     padded = np.zeros((groups, Kp), x.dtype)
     if bias is not None:
         padded[:, :K] = bias.reshape(groups, K)
@@ -212,12 +215,12 @@ def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, f
               memory.empty((MAX_THREADS, plan.places), np.int64), work=plan.work)
 
 
-def _winograd(pays, x, y, kernel, stride, dilation, groups):
+def _winograd(pays, x, y, kernel, stride, dilation, groups, **how):
     """Whether to use Winograd's algorithm for a convolution from x to y, or a gradient of one."""
     fits = x.dtype == np.float32 and kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
     if not fits or options.conv_algorithm == "direct" or x.size == 0:
         return False
-    return options.conv_algorithm == "winograd" or pays(x.shape[0], x.shape[3], y.shape[3], *y.shape[1:3])
+    return options.conv_algorithm == "winograd" or pays(x.shape[0], x.shape[3], y.shape[3], *y.shape[1:3], **how)
 
 
 def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
@@ -246,7 +249,7 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
     if Cg == 1 and groups > 1:
         depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out, relu)
         return
-    if _winograd(winograd.pays, x, out, (R, S), (sh, sw), (dh, dw), groups):
+    if _winograd(winograd.pays, x, out, (R, S), (sh, sw), (dh, dw), groups, kept=is_kept(w)):
         winograd.conv2d(x, w, False, -ph, -pw, bias, out, relu)
         return
     Kg = K // groups
@@ -273,7 +276,7 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     if Cg == 1 and groups > 1:
         depthwise.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
         return
-    if _winograd(winograd.pays, g, out, (R, S), (sh, sw), (dh, dw), groups):
+    if _winograd(winograd.pays, g, out, (R, S), (sh, sw), (dh, dw), groups, kept=is_kept(w)):
         winograd.conv2d(g, w, True, ph - 2, pw - 2, None, out)
         return
     if groups == 1 and columns.suits(Cg, R, S, g.dtype):

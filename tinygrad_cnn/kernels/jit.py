@@ -33,9 +33,10 @@ PARALLEL = os.environ.get("TINYGRAD_CNN_PARALLEL", "1") != "0"
 # Work in nanoseconds below which waking other threads costs more than it saves (a parallel region takes 5-20 us).
 PARALLEL_WORK: float = 40_000
 
-# How often GNU OpenMP looks for work before a thread sleeps: about 50 us. Its own default, several milliseconds of
-# spinning, takes the cores from the very threads waited for wherever other programs run (9 times slower, measured).
-SPINS = "1000"
+# How often GNU OpenMP looks for work before a thread sleeps: about 0.3 ms, a little more than Python needs from one kernel to the
+# next. To wake a sleeping thread takes 45 us. Its own default, several milliseconds of spinning, takes the cores from the very
+# threads waited for wherever other programs run.
+SPINS = "20000"
 
 # Kernels that need scratch for each thread take it for this many: the number in use may change before they run.
 MAX_THREADS = numba.config.NUMBA_NUM_THREADS

@@ -30,6 +30,7 @@ from .simd import (
 # smaller ones fit what is left of a row of pixels.
 LARGE, MIDDLE, ODD, SMALL = (14, 8, 7, 4) if VECTOR_REGISTERS == 32 else (6, 4, 3, 2)
 VECS = 2
+AHEAD = 4096  # elements from the weights in use to those fetched meanwhile: about what memory takes to answer
 
 
 def lanes_of(dtype):
@@ -84,7 +85,7 @@ def _row_of(vecs):
 
 row_wide, row_narrow = _row_of(VECS), _row_of(1)
 
-ROWS = LARGE
+ROWS = 8 if VECTOR_REGISTERS == 32 else 6  # of the tiles of direct sums: feature maps have sides in powers of two
 
 
 @inline
@@ -93,16 +94,18 @@ def product_wide(count, x, xo, step, taps, depth, w, wo, bias, k, add, y, places
     x[xo + p * step + taps[t] + c] * w[t, c], floor), c being below `depth` and w[t, c] VECS vectors.
 
     If `add`, y takes the place of the bias. The last tile reads on after `count` rows of x and of `places`. Meanwhile
-    ahead[soon + p * share : ...] is fetched into the second-level cache.
+    ahead[soon + p * share : ...] is fetched into the second-level cache, and so are, during the first tile, later weights.
     """
     for p in range(0, count, ROWS):
         acc = tile_zeros(ROWS, VECS, w) if add else tile_splat(ROWS, VECS, bias, k)
-        to, fetch = wo, soon + p * share
+        to, fetch, far = wo, soon + p * share, AHEAD if p == 0 else 0
         for t in range(taps.shape[0]):
             o = xo + p * step + taps[t]
             for _ in range(depth):
                 acc = tile_fma(acc, x, o, step, w, to)
                 prefetch(ahead, fetch)
+                prefetch(w, to + far)
+                prefetch(w, to + far + lanes(w))
                 fetch += ROWS
                 o += 1
                 to += VECS * lanes(w)
@@ -184,16 +187,21 @@ def _pack(w, taps, groups, C, K, group_step, row_step, width, out):
             to += size
 
 
-def pack(w, taps, groups, C, K, group_step, row_step):
-    """Weights in the order in which tiles read them: flat (groups, blocks of k, taps, C, VECS * lanes).
+def pack(w, phases, groups, C, K, group_step, row_step):
+    """Weights in the order in which tiles read them: flat, for each phase (groups, blocks of k, taps, C, VECS * lanes).
 
-    Element (group, t, c, k) is w[taps[t] + group * group_step + c * row_step + k], w being taken as
+    Element (group, t, c, k) of a phase is w[phase[t] + group * group_step + c * row_step + k], w being taken as
     flat; K is padded with zeros to whole vectors. The last block is one vector if that holds what is left.
     """
     def make():
         L = lanes_of(w.dtype)
-        out = memory.empty((groups * -(-K // L) * L * len(taps) * C,), w.dtype)
-        _pack(w.reshape(-1), taps, groups, C, K, group_step, row_step, VECS * L, out, work=out.size / 4)
+        tap = groups * -(-K // L) * L * C
+        out = memory.empty((tap * sum(map(len, phases)),), w.dtype)
+        start = 0
+        for taps in phases:
+            part = out[start : start + tap * len(taps)]
+            _pack(w.reshape(-1), taps, groups, C, K, group_step, row_step, VECS * L, part, work=part.size / 4)
+            start += part.size
         return out
 
-    return remembered(w, ("packed", taps.tobytes(), groups, C, K, group_step, row_step), make)
+    return remembered(w, ("packed", *(taps.tobytes() for taps in phases), groups, C, K, group_step, row_step), make)

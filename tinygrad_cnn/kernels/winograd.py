@@ -15,6 +15,8 @@ Neural Networks"; Barabasz et al. 2020, "Error Analysis and Improving the Accura
 import numpy as np
 from numba import prange
 
+from .. import memory
+from .constants import is_kept, remembered
 from .jit import inline, kernel
 from .rows import LARGE, VECS, lanes_of, row_narrow, row_wide
 from .simd import at_least, lanes, load, store, store_first, transpose
@@ -31,6 +33,7 @@ BLOCK_BYTES = 1 << 19  # of transformed input per task: a part of the second-lev
 MIN_TASKS = 16
 WEIGHT_CHANNELS = 32  # of the input, whose weights a task transforms at a time
 MULTIPLY_ADDS_PER_NS = 80  # of one thread, roughly
+READS_PER_NS = 3  # numbers that one thread reads from beyond its own cache, roughly
 
 
 @inline
@@ -247,7 +250,7 @@ def _tile_blocks(x, y0, x0, w, bias, floor, block, taps, zero, y):
                 _land_tile(m, t * size, block * size, size, bias, floor, k, K - k, y, n, i // across * OUT, i % across * OUT)
 
 
-# -- few tiles: all are transformed first; each task transforms the weights of some channels, and makes these ------------
+# -- few tiles: all are transformed first; each task takes, or transforms, the weights of some channels, and makes these --
 
 
 @kernel
@@ -264,8 +267,8 @@ def _tiles_kernel(x, y0, x0, down, across, u):
 
 
 @kernel
-def _channel_blocks(u, w, flipped, C, points, bias, floor, taps, zero, y):
-    """u from `_tiles_kernel`."""
+def _channel_blocks(u, w, flipped, C, points, made, bias, floor, taps, zero, y):
+    """u from `_tiles_kernel`; made from `_weights_kernel`, or empty."""
     _, OH, OW, K = y.shape
     _, tiles, row = u.shape
     down, across, width, padded = (OH + OUT - 1) // OUT, (OW + OUT - 1) // OUT, VECS * lanes(u), bias.shape[0]
@@ -273,14 +276,18 @@ def _channel_blocks(u, w, flipped, C, points, bias, floor, taps, zero, y):
     for task in prange((padded + width - 1) // width):
         k = np.int64(task) * width
         size = min(width, padded - k)
-        local, weights = np.empty(9 * C * size, u.dtype), np.empty(IN * C * size, u.dtype)
+        local, own = np.empty(9 * C * size, u.dtype), np.empty(IN * C * size, u.dtype)
         m = np.empty(POINTS * tiles * size, u.dtype)
-        _copy_weights(w, flipped, 0, C, k, size, local)
+        if made.size == 0:
+            _copy_weights(w, flipped, 0, C, k, size, local)
         for i in range(IN):
-            _transform_weights(local, C, size, points, i, weights, 0, C * size)
+            weights, o = made, (k * POINTS + i * IN * size) * C
+            if made.size == 0:
+                _transform_weights(local, C, size, points, i, own, 0, C * size)
+                weights, o = own, 0
             for j in range(IN):
                 p = (i * IN + j) * tiles
-                _products(tiles, flat, p * row, row, taps, C, weights, j * C * size, zero, m, p * size, size)
+                _products(tiles, flat, p * row, row, taps, C, weights, o + j * C * size, zero, m, p * size, size)
         for t in range(tiles):
             n, i = t // (down * across), t % (down * across)
             _land_tile(m, t * size, tiles * size, size, bias, floor, k, K - k, y, n, i // across * OUT, i % across * OUT)
@@ -312,13 +319,19 @@ def conv2d(x, w, flipped, y0, x0, bias, out, relu=False):
     down, across = -(-out.shape[1] // OUT), -(-out.shape[2] // OUT)
     tiles, row = x.shape[0] * down * across, -(-C // L) * L + L
     work = tiles * POINTS * C * padded / MULTIPLY_ADDS_PER_NS
-    if few_tiles(tiles, C, padded):
-        u = np.empty((POINTS, tiles, row), x.dtype)
+    few, kept = few_tiles(tiles, C, padded), is_kept(w)
+    weights = np.empty(0, x.dtype)
+    if kept or not few:
+        def make():
+            weights = memory.empty((POINTS * C * padded,), x.dtype)
+            _weights_kernel(w, flipped, C, padded, G, weights, work=weights.size / 4)
+            return weights
+        weights = remembered(w, ("transformed", flipped), make)
+    if few:
+        u = memory.empty((POINTS, tiles, row), x.dtype)
         _tiles_kernel(x, y0, x0, down, across, u, work=u.size)
-        _channel_blocks(u, w, flipped, C, G, bias_padded, floor, taps, zero, out, work=work)
+        _channel_blocks(u, w, flipped, C, G, weights, bias_padded, floor, taps, zero, out, work=work)
         return
-    weights = np.empty(POINTS * C * padded, x.dtype)
-    _weights_kernel(w, flipped, C, padded, G, weights, work=weights.size / 4)
     most = max(LARGE, min(BLOCK_BYTES // (POINTS * row * x.itemsize), -(-tiles // MIN_TASKS)))
     _tile_blocks(x, y0, x0, weights, bias_padded, floor, most // LARGE * LARGE, taps, zero, out, work=work)
 
@@ -328,9 +341,13 @@ def few_tiles(tiles, C, K):
     return 2 * tiles < 3 * K
 
 
-def pays(N, C, K, OH, OW):
-    """Whether this algorithm is likely faster than direct sums: both costs in nanoseconds of one thread, as measured."""
+def pays(N, C, K, OH, OW, kept=False):
+    """Whether this algorithm is likely faster than direct sums: both costs in nanoseconds of one thread, as measured.
+
+    Of weights that are kept transformed, or packed, what takes time is to read them.
+    """
     tiles, products = N * -(-OH // OUT) * -(-OW // OUT), C * K
     transforms = (8 if C % 16 == 0 else 24) * C + 16 * K
-    direct = N * OH * OW * 9 * products / 75 + 5 * products
-    return 1.2 * (tiles * (POINTS * products / 80 + transforms) + 9 * products) < direct  # near ties stay exact
+    weights, packed = (POINTS / READS_PER_NS, 9 / READS_PER_NS) if kept else (9, 5)
+    direct = N * OH * OW * 9 * products / 75 + packed * products
+    return 1.2 * (tiles * (POINTS * products / 80 + transforms) + weights * products) < direct  # near ties stay exact

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels import constants
 from ..ops.geometry import pair
 from ..tensor import Tensor
 from . import functional as F
@@ -50,6 +51,15 @@ class _Conv(Module):
     def reset_parameters(self) -> None:
         """Draw new initial values."""
         fan_in_uniform(self.weight.shape[1] * self.kernel_size[0] * self.kernel_size[1], self.weight, self.bias)
+
+    def steady_weight(self) -> Tensor:
+        """The weight; in evaluation, kernels then keep it in the order they read it until it is written to."""
+        weight = self.weight
+        if self.training:
+            constants.forget(weight._data)
+        else:
+            constants.declare(weight._data, weight._storage)
+        return weight
 
     def extra_repr(self) -> str:
         """The layer's hyper-parameters."""
@@ -120,7 +130,7 @@ class Conv2d(_Conv):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, D, H, W) -> (N, K, (H - F + 2P) / S + 1, (W - F + 2P) / S + 1)."""
-        return self.convolved(input, self.weight, self.bias)
+        return self.convolved(input, self.steady_weight(), self.bias)
 
     def convolved(self, input: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
         """What `forward` returns, with other weights or a ReLU at the end: for those who compute the next layers, too."""
@@ -165,7 +175,7 @@ class ConvTranspose2d(_Conv):
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """(N, C, H, W) -> (N, K, OH, OW); output_size picks among the sizes that a convolution maps to (H, W)."""
         extra = self.output_padding if output_size is None else self._extra(input, output_size)
-        return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,
+        return F.conv_transpose2d(input, self.steady_weight(), self.bias, self.stride, self.padding, extra, self.groups,
                                   self.dilation)
 
     def _extra(self, input: Tensor, output_size: Any) -> tuple[int, ...]:

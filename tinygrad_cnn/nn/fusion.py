@@ -51,7 +51,7 @@ def run(modules: Iterable[Module], x: Any) -> Any:
                 x = conv.convolved(x, folded.weight, folded.bias, take(ReLU) is not None)
             else:
                 _folded.pop(conv, None)
-                x = conv.convolved(x, conv.weight, conv.bias, take(ReLU) is not None)
+                x = conv.convolved(x, conv.steady_weight(), conv.bias, take(ReLU) is not None)
         else:
             x = waiting.pop()(x)
     return x

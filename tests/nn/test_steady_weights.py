@@ -1,0 +1,99 @@
+"""In evaluation kernels keep convolution weights in the order they read: whatever is written to the weights is seen at once."""
+
+import numpy as np
+import pytest
+
+import tinygrad_cnn as tg
+from tinygrad_cnn.kernels import constants
+from tinygrad_cnn.nn import functional as F
+
+
+def _others_weight(layer):
+    other = type(layer)(layer.in_channels, layer.out_channels, 3, padding=1)
+    return other.state_dict()
+
+
+def _step(layer):
+    tg.optim.SGD(layer.parameters(), lr=0.5).step()
+
+
+def _in_place(layer):
+    with tg.no_grad():
+        layer.weight -= 0.25 * layer.weight ** 2
+
+
+WRITES = {
+    "nothing": lambda layer: None,
+    "data in place": lambda layer: layer.weight.data.mul_(-1),
+    "other data": lambda layer: setattr(layer.weight, "data", tg.randn(*layer.weight.shape)),
+    "in place": _in_place,
+    "an element": lambda layer: layer.weight.data.__setitem__((0, 0, 0, 0), 3.0),
+    "a view": lambda layer: layer.weight.detach()[1].fill_(2.0),
+    "an optimizer's step": _step,
+    "load_state_dict": lambda layer: layer.load_state_dict(_others_weight(layer)),
+    "init": lambda layer: tg.nn.init.xavier_normal_(layer.weight),
+    "reset": lambda layer: layer.reset_parameters(),
+    "another parameter": lambda layer: setattr(layer, "weight", tg.nn.Parameter(tg.randn(*layer.weight.shape))),
+    "training and back": lambda layer: (layer.train()(tg.zeros(1, layer.in_channels, 4, 4)), _in_place(layer), layer.eval()),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize(("kind", "function", "C", "K", "size"), [
+    ("Conv2d", F.conv2d, 3, 5, 6), ("Conv2d", F.conv2d, 32, 48, 24), ("ConvTranspose2d", F.conv_transpose2d, 4, 6, 5)])
+def test_every_write_is_seen(kind, function, C, K, size, write):
+    tg.manual_seed(1)
+    layer = getattr(tg.nn, kind)(C, K, 3, padding=1).eval()
+    x = tg.randn(1, C, size, size, requires_grad=True)
+    g = tg.randn(*layer(x).shape)
+    for change in ("nothing", "nothing", write, "nothing"):
+        F.mse_loss(layer(x), g).backward()
+        WRITES[change](layer)
+        fresh = tg.tensor(layer.weight.numpy()).requires_grad_()       # memory that nothing was made of
+        results = []
+        for y, w in (layer(x), layer.weight), (function(x, fresh, layer.bias, padding=1), fresh):
+            results.append([y, *tg.autograd.grad((y * g).sum(), [x, w])])
+        for kept, expected in zip(*results, strict=True):              # Winograd may be chosen for kept weights alone
+            scale = np.abs(expected.numpy()).max()
+            np.testing.assert_allclose(kept.numpy(), expected.numpy(), rtol=0, atol=1e-5 * scale)
+
+
+def test_weights_are_kept_in_evaluation_only():
+    layer = tg.nn.Conv2d(2, 3, 3)
+    x = tg.zeros(1, 2, 5, 5)
+    layer(x)
+    assert not constants.is_kept(layer.weight._data)
+    layer.eval()(x)
+    assert constants.is_kept(layer.weight._data)
+    layer.weight.data.mul_(2)
+    assert not constants.is_kept(layer.weight._data)
+    layer(x)
+    layer.train()(x)
+    assert not constants.is_kept(layer.weight._data)
+
+
+def test_gradcheck_in_evaluation():
+    layer = tg.nn.Conv2d(2, 3, 3, padding=1, dtype=tg.float64).eval()
+    x = tg.randn(1, 2, 4, 3, dtype=tg.float64, requires_grad=True)
+
+    def twice(x, *parameters):                 # the second use of each perturbed weight reads what was made of it
+        return layer(x), layer(x * x)
+
+    before, version = layer.weight.numpy().copy(), layer.weight._storage.version
+    y = layer(x)
+    assert tg.autograd.gradcheck(twice, (x, layer.weight, layer.bias))
+    assert tg.autograd.gradgradcheck(twice, (x, layer.weight, layer.bias))
+    y.sum().backward()                         # the graph from before still holds: the weight was not written to
+    assert layer.weight._storage.version == version
+    np.testing.assert_array_equal(layer.weight.numpy(), before)
+
+
+def test_a_later_write_to_what_backward_needs_is_still_noticed():
+    layer = tg.nn.Conv2d(2, 3, 3).eval()
+    x = tg.zeros(1, 2, 5, 5, requires_grad=True)
+    layer(x)
+    y = layer(x)
+    with tg.no_grad():
+        layer.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an in-place"):
+        y.sum().backward()
