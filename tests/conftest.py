@@ -2,11 +2,16 @@
 
 import gc
 
+import hypothesis
 import numpy as np
 import pytest
 
 import tinygrad_cnn as tg
 from tinygrad_cnn.primitive import registry
+
+# The same examples in every run, so that a red one can be repeated; `pytest --hypothesis-profile=default` looks at others.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
