@@ -18,7 +18,7 @@ from numba import prange
 from .. import memory
 from .constants import is_kept, remembered
 from .jit import inline, kernel
-from .rows import LARGE, VECS, lanes_of, row_narrow, row_wide
+from .rows import LARGE, MIDDLE, VECS, lanes_of, row_narrow, row_wide
 from .simd import at_least, lanes, load, store, store_first, transpose
 
 OUT, IN = 4, 6  # pixels along a side of the tiles of output and input
@@ -319,7 +319,8 @@ def conv2d(x, w, flipped, y0, x0, bias, out, relu=False):
     down, across = -(-out.shape[1] // OUT), -(-out.shape[2] // OUT)
     tiles, row = x.shape[0] * down * across, -(-C // L) * L + L
     work = tiles * POINTS * C * padded / MULTIPLY_ADDS_PER_NS
-    few, kept = few_tiles(tiles, C, padded), is_kept(w)
+    kept = is_kept(w)
+    few = few_tiles(tiles, C, padded) and not (kept and tiles >= 2 * MIDDLE)
     weights = np.empty(0, x.dtype)
     if kept or not few:
         def make():
@@ -332,8 +333,9 @@ def conv2d(x, w, flipped, y0, x0, bias, out, relu=False):
         _tiles_kernel(x, y0, x0, down, across, u, work=u.size)
         _channel_blocks(u, w, flipped, C, G, weights, bias_padded, floor, taps, zero, out, work=work)
         return
-    most = max(LARGE, min(BLOCK_BYTES // (POINTS * row * x.itemsize), -(-tiles // MIN_TASKS)))
-    _tile_blocks(x, y0, x0, weights, bias_padded, floor, most // LARGE * LARGE, taps, zero, out, work=work)
+    step = LARGE if tiles >= MIN_TASKS * MIDDLE else MIDDLE
+    most = max(step, min(BLOCK_BYTES // (POINTS * row * x.itemsize), -(-tiles // MIN_TASKS)))
+    _tile_blocks(x, y0, x0, weights, bias_padded, floor, most // step * step, taps, zero, out, work=work)
 
 
 def few_tiles(tiles, C, K):
