@@ -213,7 +213,7 @@ class Node:
                 "write to a clone() instead")
         return wrap(value.array, value.storage, edge or value.edge)
 
-    def _read(self, rule: Rule, g: Any, needs: tuple[bool, ...], wrap: Callable[..., Any]) -> list[Any]:
+    def _read(self, rule: Rule, g: Any, needs: tuple[bool, ...], spare: bool, wrap: Callable[..., Any]) -> list[Any]:
         primitive, values = self.primitive, []
         for kind, key in rule.reads:
             if kind == "g":
@@ -231,18 +231,20 @@ class Node:
                 values.append(self.dtypes[key] if key < len(self.dtypes) else None)
             elif kind == "needs":
                 values.append(needs)
+            elif kind == "spare":
+                values.append(spare)
             elif kind == "arguments":
                 values.append([self._unpack(a, wrap, f"argument {i}") for i, a in enumerate(self.arguments)])
             else:
                 values.append(self.shapes if kind == "shapes" else self.dtypes)
         return values
 
-    def pull_back(self, g: Any, needs: tuple[bool, ...], wrap: Callable[..., Any]) -> Iterator[tuple[int, Any]]:
-        """Run the rules: from the cotangent of the output(s) to (argument, gradient) pairs."""
+    def pull_back(self, g: Any, needs: tuple[bool, ...], spare: bool, wrap: Callable[..., Any]) -> Iterator[tuple[int, Any]]:
+        """Run the rules: from the cotangent of the output(s), whose memory may be `spare`, to (argument, gradient) pairs."""
         primitive = self.primitive
         joint = None
         if primitive.joint_rule is not None:
-            joint = primitive.joint_rule.function(*self._read(primitive.joint_rule, g, needs, wrap))
+            joint = primitive.joint_rule.function(*self._read(primitive.joint_rule, g, needs, spare, wrap))
             if len(joint) != len(needs):
                 raise RuntimeError(f"backward: the joint rule of {self.describe()} returned {len(joint)} gradients, wanted one for each of "
                                    f"the {len(needs)} arguments (None where not needed)")
@@ -253,7 +255,7 @@ class Node:
                 gradient = joint[i]
             else:
                 rule = primitive.rules[i]
-                gradient = rule.function(*self._read(rule, g, needs, wrap))
+                gradient = rule.function(*self._read(rule, g, needs, spare, wrap))
             if gradient is None:
                 continue
             if not hasattr(gradient, "_storage"):
@@ -344,8 +346,12 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                 continue
             if node.freed and (any(node.primitive.plan(needs))):
                 raise _freed(node)
+            g = slot[0] if node.outputs == 1 else tuple(slot)
+            alone = node.primitive.joint_rule is not None or needs.count(True) == 1      # no other rule reads g
+            spare = (node.primitive.overwrites and alone and node.outputs == 1 and (node, 0) in owned and node not in ends
+                     and not create_graph)
             before = next(_serial)
-            gradients = list(node.pull_back(slot[0] if node.outputs == 1 else tuple(slot), needs, wrap))
+            gradients = list(node.pull_back(g, needs, spare, wrap))
             storages = [gradient._storage for _, gradient in gradients]
             for i, gradient in gradients:
                 edge = parent, index = node.edges[i]
@@ -353,8 +359,9 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                 if into is None:
                     into = cotangents[parent] = [None] * parent.outputs
                 if into[index] is None:
-                    into[index] = gradient
-                    if not create_graph and gradient._storage.serial > before and storages.count(gradient._storage) == 1:
+                    into[index], storage = gradient, gradient._storage
+                    new = storage.serial > before or spare and storage is g._storage
+                    if new and not create_graph and storages.count(storage) == 1:
                         owned.add(edge)
                 else:
                     into[index] = into[index] + gradient

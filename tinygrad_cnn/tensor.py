@@ -13,16 +13,10 @@ import numpy as np
 from . import graph
 from .graph import Leaf, Node, Saved, Storage
 from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
+from .memory import owner as owner_of
 from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_shape
 from .primitive import Primitive
 from .random import generator
-
-
-def _owner(array: np.ndarray) -> np.ndarray:
-    """The array that an array is, perhaps through others, a view of."""
-    while type(array.base) is np.ndarray:
-        array = array.base
-    return array
 
 
 class Tensor:
@@ -89,11 +83,11 @@ class Tensor:
         array = result if type(result) is np.ndarray else np.asarray(result)
         if array.dtype not in DTYPES:
             raise TypeError(f"{primitive.name}: the result would be {array.dtype}, which tensors do not hold; convert the arguments")
-        owner = array if array.base is None else _owner(array)
+        owner = array if array.base is None else owner_of(array)
         strange = owner.base is not None and type(owner.base) is not mmap
         for a in tensors:
             data = a._data
-            if array is data or owner is not array and owner is _owner(data) or strange and np.may_share_memory(array, data):
+            if array is data or owner is not array and owner is owner_of(data) or strange and np.may_share_memory(array, data):
                 return Tensor._wrap(array, a._storage)
         return Tensor._wrap(array)
 
