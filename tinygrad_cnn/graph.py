@@ -157,17 +157,19 @@ class Node:
         arguments: per argument what was saved of it: a `Saved`, a plain value, or None.
         results: per output a `Saved` or None; without its edge, which would be a cycle.
         shapes, dtypes: per argument, kept always; they cost nothing.
+        outputs: how many there are.
         serial: nodes are numbered as they are made, so descending order is a topological order.
     """
 
-    __slots__ = ("__weakref__", "arguments", "attributes", "dtypes", "edges", "freed", "hooks", "primitive", "result_shape",
+    __slots__ = ("__weakref__", "arguments", "attributes", "dtypes", "edges", "freed", "hooks", "outputs", "primitive", "result_shape",
                  "results", "retained", "serial", "shapes")
 
     def __init__(self, primitive: Primitive, attributes: dict[str, Any], edges: tuple[Edge | None, ...],
                  arguments: list[Any], shapes: tuple[Any, ...], dtypes: tuple[Any, ...], result_shape: tuple[int, ...]):
         self.primitive, self.attributes, self.edges, self.arguments = primitive, attributes, edges, arguments
         self.shapes, self.dtypes, self.result_shape = shapes, dtypes, result_shape
-        self.results: list[Saved | None] = [None] * len(primitive.returns)
+        self.outputs = len(primitive.returns)
+        self.results: list[Saved | None] = [None] * self.outputs
         self.hooks: dict[int, tuple[int, Callable[[Any], Any]]] = {}
         self.retained: list[tuple[int, weakref.ref[Any]]] = []
         self.freed = False
@@ -182,11 +184,6 @@ class Node:
     def next_functions(self) -> tuple[Edge, ...]:
         """The (node, output index) pairs that gradients go to, for those who walk the graph by hand."""
         return tuple(edge for edge in self.edges if edge is not None)
-
-    @property
-    def outputs(self) -> int:
-        """The number of outputs."""
-        return len(self.results)
 
     def saved(self) -> Iterator[tuple[str, Saved]]:
         """The values kept for backward, by name; empty once backward has freed them."""
@@ -239,9 +236,9 @@ class Node:
                 values.append(self.shapes if kind == "shapes" else self.dtypes)
         return values
 
-    def pull_back(self, g: Any, needs: tuple[bool, ...], spare: bool, wrap: Callable[..., Any]) -> Iterator[tuple[int, Any]]:
+    def pull_back(self, g: Any, needs: tuple[bool, ...], spare: bool, wrap: Callable[..., Any]) -> list[tuple[int, Any]]:
         """Run the rules: from the cotangent of the output(s), whose memory may be `spare`, to (argument, gradient) pairs."""
-        primitive = self.primitive
+        primitive, gradients = self.primitive, []
         joint = None
         if primitive.joint_rule is not None:
             joint = primitive.joint_rule.function(*self._read(primitive.joint_rule, g, needs, spare, wrap))
@@ -266,11 +263,12 @@ class Node:
                     raise RuntimeError(f"backward: the rule of {self.describe()} for argument {i} returned shape "
                                        f"{tuple(gradient.shape)}, wanted {self.shapes[i]}")
                 gradient = gradient.sum_to_size(self.shapes[i])
-            yield i, gradient if gradient.dtype == self.dtypes[i] else gradient.to(self.dtypes[i])
+            gradients.append((i, gradient if gradient.dtype == self.dtypes[i] else gradient.to(self.dtypes[i])))
+        return gradients
 
     def free(self) -> None:
         """Drop what was saved; a second backward then speaks instead of computing with nothing."""
-        self.arguments, self.results, self.freed = [], [None] * len(self.results), True
+        self.arguments, self.results, self.freed = [], [None] * self.outputs, True
 
 
 Edge = tuple[Any, int]
@@ -320,9 +318,9 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
             raise _freed(node)
     with set_grad_enabled(create_graph), silence():
         for node in order:
-            if node not in cotangents or node not in useful:
+            slot = cotangents.pop(node, None)
+            if slot is None or node not in useful:
                 continue
-            slot = cotangents.pop(node)
             if node.hooks:
                 for index, hook in list(node.hooks.values()):
                     if slot[index] is not None:
@@ -351,7 +349,7 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
             spare = (node.primitive.overwrites and alone and node.outputs == 1 and (node, 0) in owned and node not in ends
                      and not create_graph)
             before = next(_serial)
-            gradients = list(node.pull_back(g, needs, spare, wrap))
+            gradients = node.pull_back(g, needs, spare, wrap)
             storages = [gradient._storage for _, gradient in gradients]
             for i, gradient in gradients:
                 edge = parent, index = node.edges[i]

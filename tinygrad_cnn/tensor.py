@@ -62,20 +62,20 @@ class Tensor:
         for name, value in attributes.items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{primitive.name}: {name} must not be a Tensor: no gradient would flow to it")
-        tensors = [a for a in args if isinstance(a, Tensor)]
-        result = primitive.run([a._data if isinstance(a, Tensor) else a for a in args], attributes)
-        if isinstance(result, tuple):
-            outputs = tuple([Tensor._output(primitive, r, tensors) for r in result])
-            if graph.is_grad_enabled():
-                Tensor._attach(primitive, attributes, args, outputs)
-            return outputs
-        output = Tensor._output(primitive, result, tensors)
+        tensors, arrays = [], list(args)
+        for i, a in enumerate(args):
+            if isinstance(a, Tensor):
+                tensors.append(a)
+                arrays[i] = a._data
+        result = primitive.run(arrays, attributes)
+        several = isinstance(result, tuple)
+        outputs = tuple([Tensor._output(primitive, r, tensors) for r in (result if several else (result,))])
         if graph.is_grad_enabled():
             for a in tensors:
                 if a._edge is not None or a._rebased != a._storage.rebased:
-                    Tensor._attach(primitive, attributes, args, (output,))
+                    Tensor._attach(primitive, attributes, args, arrays, outputs)
                     break
-        return output
+        return outputs if several else outputs[0]
 
     @staticmethod
     def _output(primitive: Primitive, result: Any, tensors: list[Tensor]) -> Tensor:
@@ -92,26 +92,24 @@ class Tensor:
         return Tensor._wrap(array)
 
     @staticmethod
-    def _attach(primitive: Primitive, attributes: dict[str, Any], args: Sequence[Any], outputs: tuple[Tensor, ...]) -> None:
+    def _attach(primitive: Primitive, attributes: dict[str, Any], args: Sequence[Any], arrays: Sequence[Any],
+                outputs: tuple[Tensor, ...]) -> None:
         """Make the outputs know how they were computed, if any argument requires grad."""
-        rules, edges, shapes, dtypes = None if primitive.joint_rule is not None else primitive.rules, [], [], []
+        rules, edges = None if primitive.joint_rule is not None else primitive.rules, []
         for i, a in enumerate(args):
-            edge, held = None, a
-            if isinstance(a, Tensor):
-                held = a._data
-                if rules is None or i in rules:
-                    edge = a._edge
-                    if a._rebased != a._storage.rebased:
-                        raise RuntimeError(
-                            f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor that "
-                            "an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
+            edge = None
+            if isinstance(a, Tensor) and (rules is None or i in rules):
+                edge = a._edge
+                if a._rebased != a._storage.rebased:
+                    raise RuntimeError(
+                        f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor that "
+                        "an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
             edges.append(edge)
-            array = isinstance(held, np.ndarray)
-            shapes.append(held.shape if array else ())
-            dtypes.append(held.dtype if array else None)
         wanted = tuple([edge is not None for edge in edges])
         if True not in wanted or "f" not in [out._data.dtype.kind for out in outputs]:
             return
+        shapes = tuple([a.shape if isinstance(a, np.ndarray) else () for a in arrays])
+        dtypes = tuple([a.dtype if isinstance(a, np.ndarray) else None for a in arrays])
         keep_arguments, keep_outputs = primitive.plan(wanted)
         saved: list[Any] = [None] * len(args)
         for i in keep_arguments:
@@ -122,7 +120,7 @@ class Tensor:
                 saved[i] = Saved(a if _immutable(a) else a.copy(order="K"), Storage(), None)
             else:
                 saved[i] = a
-        node = Node(primitive, attributes, tuple(edges), saved, tuple(shapes), tuple(dtypes), outputs[0]._data.shape)
+        node = Node(primitive, attributes, tuple(edges), saved, shapes, dtypes, outputs[0]._data.shape)
         for k in keep_outputs:
             node.results[k] = Saved(outputs[k]._data, outputs[k]._storage, None)
         for k, out in enumerate(outputs):
