@@ -6,6 +6,7 @@ and weights (R, S, C, K), which is what the kernels read, so an array already ly
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -223,15 +224,21 @@ def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, d
     """The padding above and to the left, and the number of windows along each axis."""
     if isinstance(padding, str):
         if padding == "valid":
-            padding = 0
+            padding = (0, 0)
         elif padding != "same":
             raise ValueError(f"{function}: padding must be 'same', 'valid', an int or a pair, got {padding!r}")
+    else:
+        padding = pair(function, "padding", padding, minimum=0)
+    return _windows(function, tuple(image), tuple(kernel), stride, padding, dilation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Any, Any]:
     if padding == "same":
         size = tuple(-(-n // s) for n, s in zip(image, stride, strict=True))
         total = [max((o - 1) * s + d * (k - 1) + 1 - n, 0)
                  for o, s, d, k, n in zip(size, stride, dilation, kernel, image, strict=True)]
         return tuple(t // 2 for t in total), size
-    padding = pair(function, "padding", padding, minimum=0)
     size = tuple([window_count(image[a], kernel[a], stride[a], 2 * padding[a], dilation[a]) for a in (0, 1)])
     if min(size) < 1:
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))

@@ -327,12 +327,13 @@ def _relu(x):
 @Primitive
 def _relu_grad(g, out, *, in_place=False):
     """g where `out`, what relu returned, is above 0; a NaN there passes its gradient on. In g's memory, if that is allowed."""
-    if not (_large(g) and g.dtype == out.dtype):
-        return np.where(out <= 0, g.dtype.type(0), g)
     if not (in_place and g.flags.writeable and g.strides == out.strides and memory.is_dense(g)):
-        g, given = memory.empty_like(out), g
+        g, given = memory.empty_like(out, g.dtype), g
         g[...] = given
-    return _through(kernels.elementwise.relu_grad, out, out=g)
+    if _large(g) and g.dtype == out.dtype:
+        return _through(kernels.elementwise.relu_grad, out, out=g)
+    np.copyto(g, 0, where=out <= 0)
+    return g
 
 
 @_relu_grad.vjp(0)
