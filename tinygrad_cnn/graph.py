@@ -318,9 +318,9 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
             raise _freed(node)
     with set_grad_enabled(create_graph), silence():
         for node in order:
-            slot = cotangents.pop(node, None)
-            if slot is None or node not in useful:
+            if node not in cotangents or node not in useful:
                 continue
+            slot = cotangents.pop(node)
             if node.hooks:
                 for index, hook in list(node.hooks.values()):
                     if slot[index] is not None:
@@ -344,7 +344,7 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                 continue
             if node.freed and (any(node.primitive.plan(needs))):
                 raise _freed(node)
-            g = slot[0] if node.outputs == 1 else tuple(slot)
+            g: Any = slot[0] if node.outputs == 1 else tuple(slot)
             alone = node.primitive.joint_rule is not None or needs.count(True) == 1      # no other rule reads g
             spare = (node.primitive.overwrites and alone and node.outputs == 1 and (node, 0) in owned and node not in ends
                      and not create_graph)

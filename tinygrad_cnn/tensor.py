@@ -12,8 +12,8 @@ import numpy as np
 
 from . import graph
 from .graph import Leaf, Node, Saved, Storage
-from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
 from .memory import owner as owner_of
+from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
 from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_shape
 from .primitive import Primitive
 from .random import generator

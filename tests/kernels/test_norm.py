@@ -82,6 +82,23 @@ def test_batch_norm_passes(name, M, C, dtype, seed, relu):
     assert (np.abs(back - expected) <= 8 * eps * terms).all()
 
 
+@VARIANTS
+@settings(max_examples=25, deadline=None)
+@given(**MATRICES)
+def test_relu_gradient_and_its_sum(name, M, C, dtype, seed):
+    random = np.random.default_rng(seed)
+    g, y = random.standard_normal((M, C)).astype(dtype), np.maximum(random.standard_normal((M, C)), 0).astype(dtype)
+    y[random.random((M, C)) < 0.05] = np.nan
+    expected, before = np.where((y > 0) | np.isnan(y), g, 0), frozen(y)
+    total = poisoned((C,), dtype)
+    with variant(name):
+        norm.relu_grad_sum(g, y, total)
+    assert_unchanged([y], before)
+    np.testing.assert_array_equal(g, expected)
+    bound = 4 * np.finfo(dtype).eps + 1e-13
+    assert (np.abs(total - expected.sum(axis=0, dtype=np.float64)) <= bound * np.abs(expected).sum(axis=0, dtype=np.float64)).all()
+
+
 def test_a_long_sum_of_ones_is_exact():
     out = poisoned((1,), np.float32)
     norm.channel_sum(np.ones((1 << 25, 1), np.float32), out)

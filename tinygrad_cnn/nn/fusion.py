@@ -1,7 +1,7 @@
 """Neighbouring layers computed together, where nothing looks at the value between: same results, fewer passes over memory.
 
-Convolutions, linear layers and batch norm take the ReLU after them into their own pass. In evaluation mode, where nothing asks for gradients of the
-parameters, a convolution takes batch norm's scale and shift into its weights and bias (results then agree to rounding).
+Convolutions, linear layers and batch norm take the ReLU after them into their own pass. In evaluation mode, where nothing asks for
+gradients of the parameters, a convolution takes batch norm's scale and shift into its weights and bias (results then agree to rounding).
 """
 
 from __future__ import annotations

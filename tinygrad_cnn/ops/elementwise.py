@@ -27,7 +27,7 @@ def _through(kernel: Any, *arrays: np.ndarray, out: np.ndarray | None = None) ->
     The result is written to `out`, which lies in memory as the last array does, or to new memory.
     """
     out = memory.empty_like(arrays[-1]) if out is None else out
-    order, back = memory.order_of(out.strides)
+    order, _ = memory.order_of(out.strides)
     kernel(*(np.asarray(a.transpose(order), order="C") for a in arrays), out.transpose(order))
     return out
 

@@ -58,7 +58,8 @@ def _(g, spare, x, weight, bias, mean, invstd, relu):
 @primitive(returns=("grad_x", "grad_weight", "grad_bias"))
 def _batch_norm_grad(grad_output, x, weight, bias, *, mean, invstd, relu, in_place=False):
     """All three gradients; with `relu` grad_output counts as 0 where the normalised value was not above 0."""
-    g, rows, scale_shift = channels_last_own(grad_output, in_place).reshape(-1, x.shape[1]), _rows(x), _scale_shift(weight, bias, mean, invstd)
+    g, rows = channels_last_own(grad_output, in_place).reshape(-1, x.shape[1]), _rows(x)
+    scale_shift = _scale_shift(weight, bias, mean, invstd)
     sum_g, sum_gx = np.empty_like(mean), np.empty_like(mean)
     kernels.norm.channel_sums(g, rows, mean, invstd, *scale_shift, relu, sum_g, sum_gx)
     kernels.norm.batch_norm_input_grad(rows, mean, invstd, np.ascontiguousarray(weight), *scale_shift, relu, sum_g, sum_gx, g)
