@@ -344,12 +344,12 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                 continue
             if node.freed and (any(node.primitive.plan(needs))):
                 raise _freed(node)
-            g: Any = slot[0] if node.outputs == 1 else tuple(slot)
-            alone = node.primitive.joint_rule is not None or needs.count(True) == 1      # no other rule reads g
+            cotangent: Any = slot[0] if node.outputs == 1 else tuple(slot)
+            alone = node.primitive.joint_rule is not None or needs.count(True) == 1      # no other rule reads it
             spare = (node.primitive.overwrites and alone and node.outputs == 1 and (node, 0) in owned and node not in ends
                      and not create_graph)
             before = next(_serial)
-            gradients = node.pull_back(g, needs, spare, wrap)
+            gradients = node.pull_back(cotangent, needs, spare, wrap)
             storages = [gradient._storage for _, gradient in gradients]
             for i, gradient in gradients:
                 edge = parent, index = node.edges[i]
@@ -358,7 +358,7 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                     into = cotangents[parent] = [None] * parent.outputs
                 if into[index] is None:
                     into[index], storage = gradient, gradient._storage
-                    new = storage.serial > before or spare and storage is g._storage
+                    new = storage.serial > before or spare and storage is cotangent._storage
                     if new and not create_graph and storages.count(storage) == 1:
                         owned.add(edge)
                 else:
