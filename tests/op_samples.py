@@ -264,6 +264,8 @@ row("_linear_weight_grad", P("_linear_weight_grad"), lambda g, x: slow.matmul(g.
     (normal(2, 4), normal(2, 3)), (normal(2, 1, 2), normal(2, 1, 3)), (normal(3), normal(2)))
 row("_linear", lambda *a: linalg.linear(*a), lambda x, w, b=None: (slow.matmul(x.reshape(-1, w.shape[1]), w.T) + (0 if b is None else b)).reshape(*x.shape[:-1], len(w)), (normal(2, 3), normal(4, 3), normal(4)),
     (normal(3), normal(2, 3)), (normal(2, 2, 3), normal(3, 2).T, normal(2)), (normal(0, 3), normal(2, 3), normal(2)))
+row("_linear_relu", lambda *a: linalg.linear(*a, relu=True), lambda x, w, b=0: np.maximum(slow.matmul(x, w.T) + b, 0),
+    (normal(2, 3), normal(4, 3), normal(4)), (normal(3, 2), normal(2, 2).T), (normal(1, 2), normal(3, 2), normal(3)))
 row("_einsum", lambda *xs, equation: linalg.einsum(equation, *xs), lambda *xs, equation: slow.einsum(equation, *xs),
     (normal(2, 3), normal(3, 2), {"equation": "ij,jk->ik"}), (normal(2, 3), {"equation": "ij->ji"}), (normal(2, 3), {"equation": "ij->"}),
     (normal(2, 2), normal(2, 2), normal(2), {"equation": "ij,jk,k->i"}), (normal(2), normal(3), {"equation": "i,j->ij"}),
@@ -295,6 +297,15 @@ row("_conv2d_relu", P("_conv2d_relu"), lambda *a, **how: np.maximum(slow.conv2d(
 row("_conv2d_input_grad", P("_conv2d_input_grad"), slow.conv2d_input_grad, *conv_cases("g", "weight"))
 row("_conv2d_weight_grad", P("_conv2d_weight_grad"), slow.conv2d_weight_grad, *conv_cases("g", "x"))
 row("_channel_sum", P("_channel_sum"), lambda x: slow.along(math.fsum, x, (0, 2, 3)), channels_last(normal, 2, 3, 2, 1), normal(1, 2, 2, 2), normal(0, 2, 1, 1))
+
+
+def relu_bias_grad_reference(g: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    passed = slow.each(lambda a, b: a if b > 0 else 0.0, g, y)
+    return passed, slow.along(math.fsum, passed, (0, *range(2, g.ndim)))
+
+
+row("_relu_bias_grad", P("_relu_bias_grad"), relu_bias_grad_reference, (channels_last(normal, 2, 3, 2, 1), channels_last(signed, 2, 3, 2, 1)),
+    (normal(1, 2, 2, 2), signed(1, 2, 2, 2)), (normal(3, 4), signed(3, 4)))
 
 _windows = ({"kernel": (2, 3), "stride": (1, 2), "padding": (1, 0), "dilation": (1, 1), "size": (5, 2)},
             {"kernel": (2, 2), "stride": (2, 1), "padding": (0, 1), "dilation": (2, 1), "size": (1, 6)})
@@ -399,10 +410,12 @@ row("_batch_norm", lambda x, w, b: norm.batch_norm(x, weight=w, bias=b, training
 row("_batch_norm_grad", batch_norm_grad, batch_norm_grad_reference,
     *((channels_last(normal, 2, 2, 2, 1), channels_last(normal, 2, 2, 2, 1), signed(2), normal(2), {"relu": relu}) for relu in (False, True)),
     *((normal(4, 2), normal(4, 2), signed(2), normal(2), {"relu": relu}) for relu in (False, True)))
-row("_channel_affine", P("_channel_affine"), lambda x, scale, shift, relu: np.stack(
-    [np.maximum(x[:, c] * scale[c] + shift[c], 0 if relu else -np.inf) for c in range(x.shape[1])], 1),
-    *((channels_last(normal, 2, 3, 1, 2), normal(3), normal(3), {"relu": relu}) for relu in (False, True)),
-    (normal(2, 2), normal(2), normal(2), {"relu": True}), (normal(0, 2, 1, 1), normal(2), normal(2), {"relu": False}))
+row("_channel_affine", P("_channel_affine"), lambda x, scale, shift=None: np.stack(
+    [x[:, c] * scale[c] + (0 if shift is None else shift[c]) for c in range(x.shape[1])], 1),
+    (channels_last(normal, 2, 3, 1, 2), normal(3), normal(3)), (channels_last(normal, 2, 3, 1, 2), normal(3)), (normal(0, 2, 1, 1), normal(2), normal(2)))
+row("_channel_affine_relu", P("_channel_affine_relu"), lambda x, scale, shift: np.stack(
+    [np.maximum(x[:, c] * scale[c] + shift[c], 0) for c in range(x.shape[1])], 1),
+    (channels_last(normal, 2, 3, 1, 2), normal(3), normal(3)), (normal(2, 2), normal(2), normal(2)))
 row("_channel_dot", P("_channel_dot"), lambda x, y: slow.along(math.fsum, x * y, (0, *range(2, x.ndim))),
     (channels_last(normal, 2, 3, 2, 1), channels_last(normal, 2, 3, 2, 1)), (normal(4, 2), normal(4, 2)))
 

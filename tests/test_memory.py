@@ -141,7 +141,7 @@ def test_results_come_from_it_and_training_settles():
     for _ in range(5):
         step()
     after = memory.stats()
-    assert memory._pool.mapped == mapped and after.reused > before.reused + 20
+    assert memory._pool.mapped == mapped and after.reused >= before.reused + 5 * 4       # convolution, norm, pooling, scattering
     assert (after.current, after.peak) == (before.current, before.peak)
 
 

@@ -157,17 +157,19 @@ class Node:
         arguments: per argument what was saved of it: a `Saved`, a plain value, or None.
         results: per output a `Saved` or None; without its edge, which would be a cycle.
         shapes, dtypes: per argument, kept always; they cost nothing.
+        outputs: how many there are.
         serial: nodes are numbered as they are made, so descending order is a topological order.
     """
 
-    __slots__ = ("__weakref__", "arguments", "attributes", "dtypes", "edges", "freed", "hooks", "primitive", "result_shape",
+    __slots__ = ("__weakref__", "arguments", "attributes", "dtypes", "edges", "freed", "hooks", "outputs", "primitive", "result_shape",
                  "results", "retained", "serial", "shapes")
 
     def __init__(self, primitive: Primitive, attributes: dict[str, Any], edges: tuple[Edge | None, ...],
                  arguments: list[Any], shapes: tuple[Any, ...], dtypes: tuple[Any, ...], result_shape: tuple[int, ...]):
         self.primitive, self.attributes, self.edges, self.arguments = primitive, attributes, edges, arguments
         self.shapes, self.dtypes, self.result_shape = shapes, dtypes, result_shape
-        self.results: list[Saved | None] = [None] * len(primitive.returns)
+        self.outputs = len(primitive.returns)
+        self.results: list[Saved | None] = [None] * self.outputs
         self.hooks: dict[int, tuple[int, Callable[[Any], Any]]] = {}
         self.retained: list[tuple[int, weakref.ref[Any]]] = []
         self.freed = False
@@ -182,11 +184,6 @@ class Node:
     def next_functions(self) -> tuple[Edge, ...]:
         """The (node, output index) pairs that gradients go to, for those who walk the graph by hand."""
         return tuple(edge for edge in self.edges if edge is not None)
-
-    @property
-    def outputs(self) -> int:
-        """The number of outputs."""
-        return len(self.results)
 
     def saved(self) -> Iterator[tuple[str, Saved]]:
         """The values kept for backward, by name; empty once backward has freed them."""
@@ -213,7 +210,7 @@ class Node:
                 "write to a clone() instead")
         return wrap(value.array, value.storage, edge or value.edge)
 
-    def _read(self, rule: Rule, g: Any, needs: tuple[bool, ...], wrap: Callable[..., Any]) -> list[Any]:
+    def _read(self, rule: Rule, g: Any, needs: tuple[bool, ...], spare: bool, wrap: Callable[..., Any]) -> list[Any]:
         primitive, values = self.primitive, []
         for kind, key in rule.reads:
             if kind == "g":
@@ -231,18 +228,20 @@ class Node:
                 values.append(self.dtypes[key] if key < len(self.dtypes) else None)
             elif kind == "needs":
                 values.append(needs)
+            elif kind == "spare":
+                values.append(spare)
             elif kind == "arguments":
                 values.append([self._unpack(a, wrap, f"argument {i}") for i, a in enumerate(self.arguments)])
             else:
                 values.append(self.shapes if kind == "shapes" else self.dtypes)
         return values
 
-    def pull_back(self, g: Any, needs: tuple[bool, ...], wrap: Callable[..., Any]) -> Iterator[tuple[int, Any]]:
-        """Run the rules: from the cotangent of the output(s) to (argument, gradient) pairs."""
-        primitive = self.primitive
+    def pull_back(self, g: Any, needs: tuple[bool, ...], spare: bool, wrap: Callable[..., Any]) -> list[tuple[int, Any]]:
+        """Run the rules: from the cotangent of the output(s), whose memory may be `spare`, to (argument, gradient) pairs."""
+        primitive, gradients = self.primitive, []
         joint = None
         if primitive.joint_rule is not None:
-            joint = primitive.joint_rule.function(*self._read(primitive.joint_rule, g, needs, wrap))
+            joint = primitive.joint_rule.function(*self._read(primitive.joint_rule, g, needs, spare, wrap))
             if len(joint) != len(needs):
                 raise RuntimeError(f"backward: the joint rule of {self.describe()} returned {len(joint)} gradients, wanted one for each of "
                                    f"the {len(needs)} arguments (None where not needed)")
@@ -253,7 +252,7 @@ class Node:
                 gradient = joint[i]
             else:
                 rule = primitive.rules[i]
-                gradient = rule.function(*self._read(rule, g, needs, wrap))
+                gradient = rule.function(*self._read(rule, g, needs, spare, wrap))
             if gradient is None:
                 continue
             if not hasattr(gradient, "_storage"):
@@ -264,11 +263,12 @@ class Node:
                     raise RuntimeError(f"backward: the rule of {self.describe()} for argument {i} returned shape "
                                        f"{tuple(gradient.shape)}, wanted {self.shapes[i]}")
                 gradient = gradient.sum_to_size(self.shapes[i])
-            yield i, gradient if gradient.dtype == self.dtypes[i] else gradient.to(self.dtypes[i])
+            gradients.append((i, gradient if gradient.dtype == self.dtypes[i] else gradient.to(self.dtypes[i])))
+        return gradients
 
     def free(self) -> None:
         """Drop what was saved; a second backward then speaks instead of computing with nothing."""
-        self.arguments, self.results, self.freed = [], [None] * len(self.results), True
+        self.arguments, self.results, self.freed = [], [None] * self.outputs, True
 
 
 Edge = tuple[Any, int]
@@ -344,8 +344,12 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                 continue
             if node.freed and (any(node.primitive.plan(needs))):
                 raise _freed(node)
+            cotangent: Any = slot[0] if node.outputs == 1 else tuple(slot)
+            alone = node.primitive.joint_rule is not None or needs.count(True) == 1      # no other rule reads it
+            spare = (node.primitive.overwrites and alone and node.outputs == 1 and (node, 0) in owned and node not in ends
+                     and not create_graph)
             before = next(_serial)
-            gradients = list(node.pull_back(slot[0] if node.outputs == 1 else tuple(slot), needs, wrap))
+            gradients = node.pull_back(cotangent, needs, spare, wrap)
             storages = [gradient._storage for _, gradient in gradients]
             for i, gradient in gradients:
                 edge = parent, index = node.edges[i]
@@ -353,8 +357,9 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                 if into is None:
                     into = cotangents[parent] = [None] * parent.outputs
                 if into[index] is None:
-                    into[index] = gradient
-                    if not create_graph and gradient._storage.serial > before and storages.count(gradient._storage) == 1:
+                    into[index], storage = gradient, gradient._storage
+                    new = storage.serial > before or spare and storage is cotangent._storage
+                    if new and not create_graph and storages.count(storage) == 1:
                         owned.add(edge)
                 else:
                     into[index] = into[index] + gradient

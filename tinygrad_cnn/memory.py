@@ -8,6 +8,7 @@ serves the next ones. A buffer comes back when the last view of its array is gon
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import mmap
 import os
@@ -153,9 +154,27 @@ def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
         return np.empty_like(x, dtype)
     if x.flags.c_contiguous:
         return empty(x.shape, dtype or x.dtype)
-    order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
-    out = empty(tuple([x.shape[axis] for axis in order]), dtype or x.dtype)
-    return out.transpose(sorted(range(x.ndim), key=order.__getitem__))    # axis order[i] -> axis i undone
+    order, back = order_of(x.strides)
+    return empty(tuple([x.shape[axis] for axis in order]), dtype or x.dtype).transpose(back)
+
+
+@functools.lru_cache(maxsize=1024)
+def order_of(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The dims in the order in which they lie in memory, the slowest first, and the transposition that undoes it."""
+    order = sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
+    return tuple(order), tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+def is_dense(x: np.ndarray) -> bool:
+    """Whether x lies in memory without gaps, in some order of its dims."""
+    return x.flags.c_contiguous or x.transpose(order_of(x.strides)[0]).flags.c_contiguous
+
+
+def owner(array: np.ndarray) -> np.ndarray:
+    """The array that an array is, perhaps through others, a view of."""
+    while type(array.base) is np.ndarray:
+        array = array.base
+    return array
 
 
 def zeros(shape: Any, dtype: Any) -> np.ndarray:

@@ -50,7 +50,9 @@ class Rule:
 
     A rule's parameters are looked up by name: `g` is the cotangent, an argument's name its value, `<argument>_shape` /
     `<argument>_dtype` facts that save no memory, an output's name (`out` by default) the result, an attribute's name
-    the attribute. `needs` (joint rules) tells per argument whether its gradient is wanted.
+    the attribute. `needs` (joint rules) tells per argument whether its gradient is wanted. `spare` tells whether nobody
+    else will read g's memory, so that the rule may write its result there; it is for rules that run alone: joint ones,
+    and those of an only argument.
     """
 
     def __init__(self, function: Callable[..., Any], owner: Primitive):
@@ -72,14 +74,17 @@ class Rule:
                 self.reads.append((fact, owner.arguments.index(base)))
             elif fact in ("shapes", "dtypes") and base == owner.variadic:
                 self.reads.append((fact, None))
+            elif name == "spare":
+                self.reads.append((name, None))
             else:
                 raise TypeError(
-                    f"{owner.name}: a rule asks for {name!r}; it may name g, needs, an argument {owner.arguments}, "
+                    f"{owner.name}: a rule asks for {name!r}; it may name g, needs, spare, an argument {owner.arguments}, "
                     f"<argument>_shape, <argument>_dtype, an output {owner.returns} or an attribute {owner.attributes}"
                 )
         self.saves_arguments = {i for kind, i in self.reads if kind == "argument"}
         self.saves_all = any(kind == "arguments" for kind, _ in self.reads)
         self.saves_outputs = {i for kind, i in self.reads if kind == "output"}
+        self.overwrites = ("spare", None) in self.reads
 
 
 class Primitive:
@@ -107,6 +112,7 @@ class Primitive:
         self.defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
         self.rules: dict[int, Rule] = {}
         self.joint_rule: Rule | None = None
+        self.overwrites = False                # whether a rule may write over the cotangent
         self._plans: dict[tuple[bool, ...], tuple[frozenset[int], frozenset[int]]] = {}
         registry[self.name] = self
 
@@ -133,6 +139,7 @@ class Primitive:
         """Register the rule of one argument: `(g, names it needs ...) -> its gradient`."""
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             self.rules[argument] = Rule(function, self)
+            self.overwrites |= self.rules[argument].overwrites
             return function
         return register
 
@@ -142,6 +149,7 @@ class Primitive:
         For arguments that share work. With several outputs `g` is a tuple, None for an output nobody used.
         """
         self.joint_rule = Rule(function, self)
+        self.overwrites |= self.joint_rule.overwrites
         return function
 
     def plan(self, wanted: tuple[bool, ...]) -> tuple[frozenset[int], frozenset[int]]:

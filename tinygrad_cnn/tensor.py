@@ -12,17 +12,11 @@ import numpy as np
 
 from . import graph
 from .graph import Leaf, Node, Saved, Storage
+from .memory import owner as owner_of
 from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
 from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_shape
 from .primitive import Primitive
 from .random import generator
-
-
-def _owner(array: np.ndarray) -> np.ndarray:
-    """The array that an array is, perhaps through others, a view of."""
-    while type(array.base) is np.ndarray:
-        array = array.base
-    return array
 
 
 class Tensor:
@@ -68,20 +62,20 @@ class Tensor:
         for name, value in attributes.items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{primitive.name}: {name} must not be a Tensor: no gradient would flow to it")
-        tensors = [a for a in args if isinstance(a, Tensor)]
-        result = primitive.run([a._data if isinstance(a, Tensor) else a for a in args], attributes)
-        if isinstance(result, tuple):
-            outputs = tuple([Tensor._output(primitive, r, tensors) for r in result])
-            if graph.is_grad_enabled():
-                Tensor._attach(primitive, attributes, args, outputs)
-            return outputs
-        output = Tensor._output(primitive, result, tensors)
+        tensors, arrays = [], list(args)
+        for i, a in enumerate(args):
+            if isinstance(a, Tensor):
+                tensors.append(a)
+                arrays[i] = a._data
+        result = primitive.run(arrays, attributes)
+        several = isinstance(result, tuple)
+        outputs = tuple([Tensor._output(primitive, r, tensors) for r in (result if several else (result,))])
         if graph.is_grad_enabled():
             for a in tensors:
                 if a._edge is not None or a._rebased != a._storage.rebased:
-                    Tensor._attach(primitive, attributes, args, (output,))
+                    Tensor._attach(primitive, attributes, args, arrays, outputs)
                     break
-        return output
+        return outputs if several else outputs[0]
 
     @staticmethod
     def _output(primitive: Primitive, result: Any, tensors: list[Tensor]) -> Tensor:
@@ -89,35 +83,33 @@ class Tensor:
         array = result if type(result) is np.ndarray else np.asarray(result)
         if array.dtype not in DTYPES:
             raise TypeError(f"{primitive.name}: the result would be {array.dtype}, which tensors do not hold; convert the arguments")
-        owner = array if array.base is None else _owner(array)
+        owner = array if array.base is None else owner_of(array)
         strange = owner.base is not None and type(owner.base) is not mmap
         for a in tensors:
             data = a._data
-            if array is data or owner is not array and owner is _owner(data) or strange and np.may_share_memory(array, data):
+            if array is data or owner is not array and owner is owner_of(data) or strange and np.may_share_memory(array, data):
                 return Tensor._wrap(array, a._storage)
         return Tensor._wrap(array)
 
     @staticmethod
-    def _attach(primitive: Primitive, attributes: dict[str, Any], args: Sequence[Any], outputs: tuple[Tensor, ...]) -> None:
+    def _attach(primitive: Primitive, attributes: dict[str, Any], args: Sequence[Any], arrays: Sequence[Any],
+                outputs: tuple[Tensor, ...]) -> None:
         """Make the outputs know how they were computed, if any argument requires grad."""
-        rules, edges, shapes, dtypes = None if primitive.joint_rule is not None else primitive.rules, [], [], []
+        rules, edges = None if primitive.joint_rule is not None else primitive.rules, []
         for i, a in enumerate(args):
-            edge, held = None, a
-            if isinstance(a, Tensor):
-                held = a._data
-                if rules is None or i in rules:
-                    edge = a._edge
-                    if a._rebased != a._storage.rebased:
-                        raise RuntimeError(
-                            f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor that "
-                            "an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
+            edge = None
+            if isinstance(a, Tensor) and (rules is None or i in rules):
+                edge = a._edge
+                if a._rebased != a._storage.rebased:
+                    raise RuntimeError(
+                        f"{primitive.name}: argument {i}, a tensor of shape {a._data.shape}, shares memory with a tensor that "
+                        "an in-place operation changed; its gradient is lost. Take the view again, or clone() first")
             edges.append(edge)
-            array = isinstance(held, np.ndarray)
-            shapes.append(held.shape if array else ())
-            dtypes.append(held.dtype if array else None)
         wanted = tuple([edge is not None for edge in edges])
         if True not in wanted or "f" not in [out._data.dtype.kind for out in outputs]:
             return
+        shapes = tuple([a.shape if isinstance(a, np.ndarray) else () for a in arrays])
+        dtypes = tuple([a.dtype if isinstance(a, np.ndarray) else None for a in arrays])
         keep_arguments, keep_outputs = primitive.plan(wanted)
         saved: list[Any] = [None] * len(args)
         for i in keep_arguments:
@@ -128,7 +120,7 @@ class Tensor:
                 saved[i] = Saved(a if _immutable(a) else a.copy(order="K"), Storage(), None)
             else:
                 saved[i] = a
-        node = Node(primitive, attributes, tuple(edges), saved, tuple(shapes), tuple(dtypes), outputs[0]._data.shape)
+        node = Node(primitive, attributes, tuple(edges), saved, shapes, dtypes, outputs[0]._data.shape)
         for k in keep_outputs:
             node.results[k] = Saved(outputs[k]._data, outputs[k]._storage, None)
         for k, out in enumerate(outputs):

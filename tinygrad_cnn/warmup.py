@@ -19,9 +19,9 @@ NETWORKS: list[tuple[str, tuple[int, int, int, int], Callable[[Any], list[nn.Mod
         nn.Conv2d(32, 16, 3, stride=2, padding=1, dtype=t), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4, dtype=t)]),
     ("digits", (2, 1, 12, 12), lambda t: [
         nn.Conv2d(1, 6, 5, padding=2, dtype=t), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5, dtype=t), nn.ReLU(), nn.Flatten(),
-        nn.Linear(64, 4, dtype=t)]),
+        nn.Dropout(), nn.Linear(64, 4, dtype=t)]),
     ("3x3 convolutions of many pixels", (8, 32, 32, 32), lambda t: [
-        nn.Conv2d(32, 32, 3, padding=1, dtype=t), nn.Conv2d(32, 32, 3, padding=1, dtype=t), nn.AvgPool2d(32), nn.Flatten()]),
+        nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1, dtype=t), nn.Conv2d(32, 32, 3, padding=1, dtype=t), nn.AvgPool2d(32), nn.Flatten()]),
     ("3x3 convolutions of few pixels", (4, 256, 8, 8), lambda t: [
         nn.Conv2d(256, 256, 3, padding=1, dtype=t), nn.Conv2d(256, 256, 3, padding=1, dtype=t), nn.AdaptiveAvgPool2d(1), nn.Flatten()]),
     ("depthwise and 1x1 convolutions", (2, 16, 12, 12), lambda t: [

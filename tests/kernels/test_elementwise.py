@@ -28,3 +28,12 @@ def test_erf_takes_any_shape():
     scalar = np.empty(())
     elementwise.erf(np.zeros(()), scalar)
     assert scalar == 0
+
+
+@pytest.mark.parametrize("name", ["serial", "parallel"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_relu_gradient_in_place(name, dtype):
+    g, y = np.arange(1.0, 9001).astype(dtype), np.tile([0, 2, math.nan], 3000).astype(dtype)
+    with variant(name):
+        elementwise.relu_grad(y, g)
+    np.testing.assert_array_equal(g, np.where(np.arange(9000) % 3 == 0, 0, np.arange(1.0, 9001)))

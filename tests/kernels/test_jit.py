@@ -187,7 +187,8 @@ flat = x.reshape(-1, 5)
 norm.channel_mean_var(flat, *c[:2])
 norm.channel_sums(flat, flat, *c[:4], True, *c[:2])
 norm.normalize(flat, *c[:2], True, flat.copy())
-norm.batch_norm_input_grad(flat, flat, *c, True, *c[:2], flat.copy())
+norm.batch_norm_input_grad(flat, *c, True, *c[:2], flat.copy())
+norm.relu_grad_sum(flat.copy(), flat, c[0])
 """
     succeeds(code, TINYGRAD_CNN_PARALLEL="0", NUMBA_BOUNDSCHECK="1")
 

@@ -62,11 +62,11 @@ def test_batch_norm_passes(name, M, C, dtype, seed, relu):
     inputs = [g, x, mean, invstd, weight, shift]
     before = frozen(*inputs)
     sum_g, sum_gx = poisoned((C,), dtype), poisoned((C,), dtype)
-    scaled, back = poisoned((M, C), dtype), poisoned((M, C), dtype)
+    scaled, back = poisoned((M, C), dtype), g.copy()
     with variant(name):
         norm.channel_sums(g, x, mean, invstd, weight, shift, relu, sum_g, sum_gx)
         norm.normalize(x, weight, shift, relu, scaled)
-        norm.batch_norm_input_grad(g, x, mean, invstd, weight, weight, shift, relu, sum_g, sum_gx, back)
+        norm.batch_norm_input_grad(x, mean, invstd, weight, weight, shift, relu, sum_g, sum_gx, back)
     assert_unchanged(inputs, before)
     if relu:
         exact, g = np.maximum(exact, 0), np.where(exact > 0, g, 0)
@@ -80,6 +80,23 @@ def test_batch_norm_passes(name, M, C, dtype, seed, relu):
     expected = weight * invstd * (g - sum_g.astype(np.float64) / M - xhat * sum_gx / M)
     terms = np.abs(weight) * invstd * (np.abs(g) + np.abs(sum_g) / M + deviation * np.abs(sum_gx) / M)
     assert (np.abs(back - expected) <= 8 * eps * terms).all()
+
+
+@VARIANTS
+@settings(max_examples=25, deadline=None)
+@given(**MATRICES)
+def test_relu_gradient_and_its_sum(name, M, C, dtype, seed):
+    random = np.random.default_rng(seed)
+    g, y = random.standard_normal((M, C)).astype(dtype), np.maximum(random.standard_normal((M, C)), 0).astype(dtype)
+    y[random.random((M, C)) < 0.05] = np.nan
+    expected, before = np.where((y > 0) | np.isnan(y), g, 0), frozen(y)
+    total = poisoned((C,), dtype)
+    with variant(name):
+        norm.relu_grad_sum(g, y, total)
+    assert_unchanged([y], before)
+    np.testing.assert_array_equal(g, expected)
+    bound = 4 * np.finfo(dtype).eps + 1e-13
+    assert (np.abs(total - expected.sum(axis=0, dtype=np.float64)) <= bound * np.abs(expected).sum(axis=0, dtype=np.float64)).all()
 
 
 def test_a_long_sum_of_ones_is_exact():
@@ -102,7 +119,8 @@ def test_nan_and_inf_stay_in_their_channel(value):
         assert not np.isfinite(result[3]) and np.isfinite(np.delete(result, 3)).all()
     norm.normalize(x, ones, ones, True, out)
     assert (~np.isfinite(out)).sum() == 1 and not np.isfinite(out[7, 3])
-    norm.batch_norm_input_grad(x, np.ones_like(x), ones, ones, ones, ones, ones, False, sum_g, ones, out)
+    out = x.copy()
+    norm.batch_norm_input_grad(np.ones_like(x), ones, ones, ones, ones, ones, False, sum_g, ones, out)
     assert not np.isfinite(out[:, 3]).any() and np.isfinite(np.delete(out, 3, axis=1)).all()
 
 
@@ -110,5 +128,5 @@ def test_no_rows():
     empty, c, out = np.empty((0, 3)), np.ones(3), np.ones(3)
     norm.channel_sums(empty, empty, c, c, c, c, True, out, out.copy())
     norm.normalize(empty, c, c, True, empty.copy())
-    norm.batch_norm_input_grad(empty, empty, c, c, c, c, c, True, c, c, empty.copy())
+    norm.batch_norm_input_grad(empty, c, c, c, c, c, True, c, c, empty.copy())
     assert not out.any()

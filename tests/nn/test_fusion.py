@@ -22,7 +22,8 @@ class Apart(tg.nn.Module):
 
 def _layers():
     return tg.nn.Sequential(tg.nn.Conv2d(2, 5, 3, dtype=tg.float64), tg.nn.BatchNorm2d(5, dtype=tg.float64), tg.nn.ReLU(),
-                            tg.nn.Conv2d(5, 3, 2, dtype=tg.float64), tg.nn.ReLU())
+                            tg.nn.Conv2d(5, 3, 2, dtype=tg.float64), tg.nn.ReLU(),
+                            tg.nn.Flatten(), tg.nn.Linear(18, 4, dtype=tg.float64), tg.nn.ReLU(), tg.nn.Linear(4, 3, dtype=tg.float64))
 
 
 def _all(model, layers, x):

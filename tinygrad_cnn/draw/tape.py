@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..graph import Leaf, Node, Saved, reachable
+from ..memory import owner
 from ..nn import Parameter
 from ..tensor import Tensor
 from .labels import KEPT_FILL, KINDS, Row, attributes_text, bytes_text, new_chart, shape_text, table, title, value_text
@@ -91,13 +92,6 @@ def op_attributes(node: Node) -> str:
     numbers = [f"{name} {value_text(value)}" for name, value in arguments
                if isinstance(value, (int, float, np.generic)) or (isinstance(value, np.ndarray) and not value.ndim)]
     return ", ".join([*numbers, *([text] if text else [])])
-
-
-def owner(array: np.ndarray) -> np.ndarray:
-    """The array whose memory a view keeps alive."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 class _Source(NamedTuple):

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..memory import owner
+
 
 class Versioned(Protocol):
     """Whose `version` grows with every write to an array."""
@@ -18,7 +20,7 @@ class _Never:
 
 
 class _Made(NamedTuple):
-    owner: weakref.ref[np.ndarray]
+    reference: weakref.ref[np.ndarray]
     storage: Versioned
     version: int
     results: dict[Hashable, np.ndarray]
@@ -27,25 +29,19 @@ class _Made(NamedTuple):
 _made: dict[int, _Made] = {}
 
 
-def _owner(array: np.ndarray) -> np.ndarray:
-    while type(array.base) is np.ndarray:
-        array = array.base
-    return array
-
-
 def declare(array: np.ndarray, storage: Versioned | None = None) -> None:
     """Say that this array will be read many times between writes, which `storage` counts; without one, that there are none."""
-    owner = _owner(array)
-    key, storage = id(owner), storage or _Never()
+    memory = owner(array)
+    key, storage = id(memory), storage or _Never()
     made = _made.get(key)
     if made is None or made.storage is not storage or made.version != storage.version:
-        _made[key] = _Made(weakref.ref(owner, lambda _, pop=_made.pop: pop(key, None)), storage, storage.version, {})
+        _made[key] = _Made(weakref.ref(memory, lambda _, pop=_made.pop: pop(key, None)), storage, storage.version, {})
 
 
 def forget(array: np.ndarray) -> None:
     """Take back what `declare` said, and give back the memory."""
     if _made:
-        _made.pop(id(_owner(array)), None)
+        _made.pop(id(owner(array)), None)
 
 
 def is_kept(array: np.ndarray) -> bool:
@@ -54,7 +50,7 @@ def is_kept(array: np.ndarray) -> bool:
 
 
 def _results(array: np.ndarray) -> dict[Hashable, np.ndarray] | None:
-    made = _made.get(id(_owner(array)))
+    made = _made.get(id(owner(array)))
     return None if made is None or made.version != made.storage.version else made.results
 
 

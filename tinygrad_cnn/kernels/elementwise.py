@@ -54,16 +54,16 @@ def relu(x, out):
 
 
 @kernel
-def _relu_grad(g, y, out):
+def _relu_grad(y, g):
     for i in prange(g.shape[0]):
-        out[i] = 0 if y[i] <= 0 else g[i]
+        g[i] = 0 if y[i] <= 0 else g[i]
 
 
-def relu_grad(g, y, out):
-    """out = g where y, what `relu` returned, is above 0 or NaN; else 0.
+def relu_grad(y, g):
+    """g = 0 where y, what `relu` returned, is not above 0; a NaN there lets it stay.
 
     Args:
-        g, y: one shape and dtype, contiguous.
-        out: the same, overwritten; may be g.
+        y: any shape, contiguous.
+        g: the shape and dtype of y, changed in place.
     """
-    _relu_grad(g.reshape(-1), y.reshape(-1), out.reshape(-1), work=g.size / FLOATS_PER_NS)
+    _relu_grad(y.reshape(-1), g.reshape(-1), work=g.size / FLOATS_PER_NS)

@@ -30,8 +30,9 @@ OPTIONS: dict[str, Any] = {
     "boundscheck": False,
 }
 PARALLEL = os.environ.get("TINYGRAD_CNN_PARALLEL", "1") != "0"
-# Work in nanoseconds below which waking other threads costs more than it saves (a parallel region takes 5-20 us).
-PARALLEL_WORK: float = 40_000
+# Work in nanoseconds below which waking other threads costs more than it saves: a parallel region takes 5-20 us, and some
+# 50 us where the threads went to sleep meanwhile, as they do between the kernels of a small network.
+PARALLEL_WORK: float = 70_000
 
 # How often GNU OpenMP looks for work before a thread sleeps: about 0.3 ms, a little more than Python needs from one kernel to the
 # next. To wake a sleeping thread takes 45 us. Its own default, several milliseconds of spinning, takes the cores from the very

@@ -26,6 +26,13 @@ def _silence():
     return np.errstate(all="ignore")
 
 
+def _joined(x):
+    """x (M, C) -> (M / n, n C): a few channels leave most of a vector register empty."""
+    M, C = x.shape
+    n = next((n for n in (16, 8, 4, 2) if n * C <= WIDE and M % n == 0), 1)
+    return x.reshape(M // n, n * C)
+
+
 @kernel
 def _sum_blocks(x, rows, sums):
     M, C = x.shape
@@ -40,13 +47,40 @@ def _sum_blocks(x, rows, sums):
 
 def channel_sum(x, out):
     """out (C,) = x (M, C) summed over rows."""
-    M, C = x.shape
-    together = next((n for n in (16, 8, 4, 2) if n * C <= WIDE and M % n == 0), 1)
-    x = x.reshape(M // together, together * C)                 # a few channels leave most of a vector register empty
+    C, x = x.shape[1], _joined(x)
     sums = np.empty((_block_count(x), x.shape[1]))
     _sum_blocks(x, _block_rows(x), sums, work=x.size / ELEMENTS_PER_NS)
     with _silence():
         out[...] = sums.reshape(-1, C).sum(axis=0)
+
+
+@kernel
+def _active_blocks(g, y, rows, sums):
+    M, C = g.shape
+    for block in prange(sums.shape[0]):
+        b = np.int64(block)
+        total = sums[b]
+        total[:] = 0
+        for i in range(b * rows, min(M, (b + 1) * rows)):
+            for c in range(C):
+                passed = 0 if y[i, c] <= 0 else g[i, c]
+                g[i, c] = passed
+                total[c] += passed
+
+
+def relu_grad_sum(g, y, total):
+    """g = 0 where y, what ReLU returned, is not above 0 (a NaN lets it stay); total (C,) = the new g summed over rows.
+
+    Args:
+        g: (M, C), changed in place: into other memory, which might overlap, LLVM would write element by element.
+        y: (M, C), the same dtype.
+        total: (C,), overwritten.
+    """
+    C, g, y = g.shape[1], _joined(g), _joined(y)
+    sums = np.empty((_block_count(g), g.shape[1]))
+    _active_blocks(g, y, _block_rows(g), sums, work=g.size / ELEMENTS_PER_NS)
+    with _silence():
+        total[...] = sums.reshape(-1, C).sum(axis=0)
 
 
 @kernel
@@ -196,7 +230,7 @@ def normalize(x, scale, shift, relu, out):
 
 
 @kernel
-def _batch_norm_input_grad(g, x, mean, a, b, d, scale, shift, bound, rows, blocks, out):
+def _batch_norm_input_grad(x, mean, a, b, d, scale, shift, bound, rows, blocks, g):
     M, C = x.shape
     for block in prange(blocks):
         first = np.int64(block) * rows
@@ -204,18 +238,18 @@ def _batch_norm_input_grad(g, x, mean, a, b, d, scale, shift, bound, rows, block
             for c in range(C):
                 passed = g[i, c] * a[c]
                 passed = 0 if x[i, c] * scale[c] + shift[c] <= bound else passed
-                out[i, c] = passed - (x[i, c] - mean[c]) * b[c] - d[c]
+                g[i, c] = passed - (x[i, c] - mean[c]) * b[c] - d[c]
 
 
-def batch_norm_input_grad(g, x, mean, invstd, weight, scale, shift, relu, sum_g, sum_gx, out):
-    """out = weight * invstd * (g - sum_g / M - xhat * sum_gx / M), xhat = (x - mean) * invstd.
+def batch_norm_input_grad(x, mean, invstd, weight, scale, shift, relu, sum_g, sum_gx, g):
+    """g = weight * invstd * (g - sum_g / M - xhat * sum_gx / M), xhat = (x - mean) * invstd.
 
     Args:
-        g, x: (M, C).
+        x: (M, C).
         mean, invstd, weight: (C,).
         scale, shift, relu: as `channel_sums` had them.
         sum_g, sum_gx: (C,), as `channel_sums` gives them.
-        out: (M, C), overwritten.
+        g: (M, C), changed in place.
 
     Source: Ioffe & Szegedy 2015, "Batch Normalization", section 3, the three gradients in x collected.
     """
@@ -226,5 +260,5 @@ def batch_norm_input_grad(g, x, mean, invstd, weight, scale, shift, relu, sum_g,
         a = (weight * invstd).astype(x.dtype)
         b = (weight * invstd * invstd * sum_gx / M).astype(x.dtype)
         d = (weight * invstd * sum_g / M).astype(x.dtype)
-    _batch_norm_input_grad(g, x, mean, a, b, d, scale, shift, _bound(relu, x), _block_rows(x), _block_count(x), out,
+    _batch_norm_input_grad(x, mean, a, b, d, scale, shift, _bound(relu, x), _block_rows(x), _block_count(x), g,
                            work=2 * x.size / ELEMENTS_PER_NS)

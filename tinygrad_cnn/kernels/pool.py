@@ -47,7 +47,6 @@ class Axis(NamedTuple):
     whole: tuple[int, int]
 
 
-@functools.lru_cache(maxsize=256)
 def fixed(size, outputs, kernel_size, stride, padding, dilation):
     """Windows of equal size at equal distances; one that misses the image has no taps."""
     first = np.arange(outputs) * stride - padding
@@ -56,7 +55,6 @@ def fixed(size, outputs, kernel_size, stride, padding, dilation):
     return _axis(size, np.stack([first, begin, end], axis=1), kernel_size, dilation, stride)
 
 
-@functools.lru_cache(maxsize=256)
 def adaptive(size, outputs):
     """Windows [floor(i * size / outputs), ceil((i + 1) * size / outputs))."""
     i = np.arange(outputs)
@@ -71,6 +69,7 @@ def _axis(size, windows, taps, dilation, step):
     return Axis(windows, taps, dilation, step, (int(whole[0]), int(whole[-1]) + 1) if len(whole) else (0, 0))
 
 
+@functools.lru_cache(maxsize=256)
 def axes(size, outputs, windows):
     """The windows of rows and of columns.
 
@@ -316,6 +315,11 @@ def _covering(axis, size):
     return np.ascontiguousarray(np.stack([first, np.maximum(first, last)], axis=1).astype(np.int64))
 
 
+@functools.lru_cache(maxsize=256)
+def _covering_axes(size, outputs, windows):
+    return tuple(_covering(axis, n) for axis, n in zip(_average_axes(size, outputs, windows), size, strict=True))
+
+
 def _extent(size, outputs, kernel_size, stride, padding):
     """Rows of each window that count where padding counts: windows end with the padding, as PyTorch has it."""
     first = np.arange(outputs, dtype=np.int64) * stride - padding
@@ -358,5 +362,5 @@ def avg_pool2d_adjoint(g, windows, count_include_pad, divisor, out):
     """Adjoint of `avg_pool2d`: g (N, OH, OW, C), out (N, H, W, C), overwritten."""
     size, outputs = out.shape[1:3], g.shape[1:3]
     rows, columns = _average_axes(size, outputs, windows)
-    _average_adjoint(g, _covering(rows, size[0]), _covering(columns, size[1]),
+    _average_adjoint(g, *_covering_axes(size, outputs, windows),
                      _scale(size, outputs, windows, count_include_pad, divisor, g.dtype), out, work=_work(g, rows, columns))

@@ -1,7 +1,7 @@
 """Neighbouring layers computed together, where nothing looks at the value between: same results, fewer passes over memory.
 
-Convolutions and batch norm take the ReLU after them into their own pass. In evaluation mode, where nothing asks for gradients of the
-parameters, a convolution takes batch norm's scale and shift into its weights and bias (results then agree to rounding).
+Convolutions, linear layers and batch norm take the ReLU after them into their own pass. In evaluation mode, where nothing asks for
+gradients of the parameters, a convolution takes batch norm's scale and shift into its weights and bias (results then agree to rounding).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 from ..graph import Storage, is_grad_enabled
 from ..kernels import constants
 from ..tensor import Tensor
+from . import functional as F
 from .activation import ReLU
 from .conv import Conv2d
+from .linear import Linear
 from .module import Module
 from .norm import BatchNorm1d, BatchNorm2d
 
@@ -52,6 +54,8 @@ def run(modules: Iterable[Module], x: Any) -> Any:
             else:
                 _folded.pop(conv, None)
                 x = conv.convolved(x, conv.steady_weight(), conv.bias, take(ReLU) is not None)
+        elif (linear := take(Linear)) is not None:
+            x = F.linear(x, linear.weight, linear.bias, relu=take(ReLU) is not None)
         else:
             x = waiting.pop()(x)
     return x

@@ -6,6 +6,7 @@ and weights (R, S, C, K), which is what the kernels read, so an array already ly
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,16 @@ def channels_last(x: np.ndarray) -> np.ndarray:
     """(N, C, ...) -> (N, ..., C), contiguous; a copy only if it does not lie so already."""
     last = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x.transpose(0, *range(2, x.ndim), 1)    # (N, C, ...) -> (N, ..., C)
     return last if last.flags.c_contiguous else np.ascontiguousarray(last)
+
+
+def channels_last_own(x: np.ndarray, in_place: bool) -> np.ndarray:
+    """`channels_last`, to be written over: x's own memory only if `in_place`, and if it can be."""
+    last = channels_last(x)
+    if not np.may_share_memory(last, x) or in_place and last.flags.writeable:
+        return last
+    copy = memory.empty(last.shape, last.dtype)
+    copy[...] = last
+    return copy
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
@@ -63,12 +74,15 @@ def _conv2d_relu(x, weight, bias=None, *, stride, padding, dilation, groups, siz
 
 
 @_conv2d_relu.joint_vjp
-def _(g, needs, x, weight, out, stride, padding, dilation, groups):
-    g = _relu_grad(g, out)
+def _(g, needs, spare, x, weight, out, stride, padding, dilation, groups):
+    to_bias = None
+    if needs[2:] == (True,):
+        g, to_bias = _relu_bias_grad(g, out, in_place=spare)
+    else:
+        g = _relu_grad(g, out, in_place=spare)
     how = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return (_conv2d_input_grad(g, weight, **how, size=x.shape[2:]) if needs[0] else None,
-            _conv2d_weight_grad(g, x, **how, size=weight.shape[2:]) if needs[1] else None,
-            *([_channel_sum(g) if needs[2] else None] if len(needs) > 2 else []))
+            _conv2d_weight_grad(g, x, **how, size=weight.shape[2:]) if needs[1] else None, to_bias)[: len(needs)]
 
 
 @primitive
@@ -115,7 +129,29 @@ def _channel_sum(x):
 
 @_channel_sum.vjp(0)
 def _(g, x_shape):
-    return g.reshape(1, -1, *(1,) * (len(x_shape) - 2)).broadcast_to(x_shape)
+    return _spread(g, x_shape)
+
+
+def _spread(v: Any, shape: tuple[int, ...]) -> Any:
+    """(K,) -> (N, K, ...), the adjoint of the sum over all but the channels."""
+    return v.reshape(1, -1, *(1,) * (len(shape) - 2)).broadcast_to(shape)
+
+
+@primitive(returns=("out", "total"))
+def _relu_bias_grad(grad_output, y, *, in_place=False):
+    """grad_output where y, what ReLU returned, is above 0 or NaN, else 0; and its `_channel_sum`: the gradient of a bias before it."""
+    out, total = channels_last_own(grad_output, in_place), np.empty(y.shape[1], y.dtype)
+    kernels.norm.relu_grad_sum(out.reshape(-1, total.size), channels_last(y).reshape(-1, total.size), total)
+    return channels_first(out), total
+
+
+@_relu_bias_grad.vjp(0)
+def _(g, y):
+    to_out, to_total = g
+    if to_total is not None:
+        spread = _spread(to_total, y.shape)
+        to_out = spread if to_out is None else to_out + spread
+    return _relu_grad(to_out, y)
 
 
 def check_image(function: str, x: Any) -> None:
@@ -146,8 +182,8 @@ def _check(function: str, x: Any, weight: Any, bias: Any, channels: int, groups:
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, relu=False):
     """Convolution of images with filters as deep as their input: (W - F + 2P)/S + 1 positions along each axis.
 
-    Differs from PyTorch only in `padding="same"`, which also works with strides: the output has ceil(H / stride) rows, and
-    an odd row of padding goes to the bottom and right (TensorFlow's rule, which at stride 1 is PyTorch's).
+    Differs from PyTorch only in `relu`, and in `padding="same"`, which also works with strides: the output has ceil(H / stride)
+    rows, and an odd row of padding goes to the bottom and right (TensorFlow's rule, which at stride 1 is PyTorch's).
 
     Args:
         x: (N, C, H, W) or (C, H, W), float32 or float64.
@@ -188,15 +224,21 @@ def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, d
     """The padding above and to the left, and the number of windows along each axis."""
     if isinstance(padding, str):
         if padding == "valid":
-            padding = 0
+            padding = (0, 0)
         elif padding != "same":
             raise ValueError(f"{function}: padding must be 'same', 'valid', an int or a pair, got {padding!r}")
+    else:
+        padding = pair(function, "padding", padding, minimum=0)
+    return _windows(function, tuple(image), tuple(kernel), stride, padding, dilation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Any, Any]:
     if padding == "same":
         size = tuple(-(-n // s) for n, s in zip(image, stride, strict=True))
         total = [max((o - 1) * s + d * (k - 1) + 1 - n, 0)
                  for o, s, d, k, n in zip(size, stride, dilation, kernel, image, strict=True)]
         return tuple(t // 2 for t in total), size
-    padding = pair(function, "padding", padding, minimum=0)
     size = tuple([window_count(image[a], kernel[a], stride[a], 2 * padding[a], dilation[a]) for a in (0, 1)])
     if min(size) < 1:
         reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))

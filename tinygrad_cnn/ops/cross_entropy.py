@@ -42,6 +42,15 @@ class Wanted(NamedTuple):
         """The index of each row's target in the matrix."""
         return np.arange(len(self.indices)), self.indices
 
+    def asked(self, classes: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """q (rows, classes), each row times its entry of `rows`, if given."""
+        rows = self.without_ignored(np.ones_like(self.share)) if rows is None else rows
+        q = np.zeros((len(rows), classes), self.share.dtype)
+        q[self.targets()] = rows * self.share
+        if self.spread is not None:
+            q += np.outer(rows, self.spread)
+        return q
+
     def total(self) -> np.ndarray:
         """sum(q) of each row."""
         return self.share if self.spread is None else self.without_ignored(self.share + self.spread.sum())
@@ -100,11 +109,9 @@ def _(g, probs, wanted):
 def _cross_entropy_grad(grad_output, probs, *, wanted):
     """gap * the row's cotangent."""
     rows = wanted.per_row(grad_output)
-    out = wanted.matrix(probs) * (rows * wanted.total())[:, None]
-    out[wanted.targets()] -= rows * wanted.share
-    if wanted.spread is not None:
-        out -= np.outer(rows, wanted.spread)
-    return wanted.like(out, probs)
+    gap = wanted.matrix(probs) * (rows * wanted.total())[:, None]
+    gap -= wanted.asked(gap.shape[1], rows)
+    return wanted.like(gap, probs)
 
 
 @_cross_entropy_grad.joint_vjp
@@ -114,11 +121,7 @@ def _(g, needs, grad_output, probs, wanted):
     total = wanted.total().reshape(shape)
     to_grad = to_probs = None
     if needs[0]:
-        asked = np.zeros((len(wanted.indices), classes.shape[-1]), wanted.share.dtype)
-        asked[wanted.targets()] = wanted.share
-        if wanted.spread is not None:
-            asked += np.outer(wanted.without_ignored(np.ones_like(wanted.share)), wanted.spread)
-        each = (rows * (classes * total - asked.reshape(classes.shape))).sum(-1)
+        each = (rows * (classes * total - wanted.asked(classes.shape[-1]).reshape(classes.shape))).sum(-1)
         to_grad = each if wanted.divisor is None else each.sum() / wanted.divisor
     if needs[1]:
         cotangent = grad_output.unsqueeze(-1) if wanted.divisor is None else grad_output / wanted.divisor

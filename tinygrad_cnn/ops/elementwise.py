@@ -21,18 +21,15 @@ _NUMBERS = (float, int)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def _in_memory_order(x: np.ndarray) -> tuple[int, ...]:
-    """The order of dims in which x lies in memory, channels-last or not."""
-    return tuple(range(x.ndim)) if x.flags.c_contiguous else tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
+def _through(kernel: Any, *arrays: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Runs an elementwise kernel on arrays of one shape and dtype, which it reads in the memory order of the last one.
 
-
-def _through(kernel: Any, *arrays: np.ndarray) -> np.ndarray:
-    """Runs an elementwise kernel on arrays of one shape and dtype, which it reads in the memory order of the last one."""
-    order = _in_memory_order(arrays[-1])
-    flat = [np.asarray(a.transpose(order), order="C") for a in arrays]    # not ascontiguousarray, which gives 0-d arrays a dim
-    result = memory.empty(flat[0].shape, flat[0].dtype)
-    kernel(*flat, result)
-    return result.transpose(np.argsort(order))
+    The result is written to `out`, which lies in memory as the last array does, or to new memory.
+    """
+    out = memory.empty_like(arrays[-1]) if out is None else out
+    order, _ = memory.order_of(out.strides)
+    kernel(*(np.asarray(a.transpose(order), order="C") for a in arrays), out.transpose(order))
+    return out
 
 
 def _large(x: Any) -> bool:
@@ -328,16 +325,20 @@ def _relu(x):
 
 
 @Primitive
-def _relu_grad(g, out):
-    """g where `out`, what relu returned, is above 0; a NaN there passes its gradient on."""
+def _relu_grad(g, out, *, in_place=False):
+    """g where `out`, what relu returned, is above 0; a NaN there passes its gradient on. In g's memory, if that is allowed."""
+    if not (in_place and g.flags.writeable and g.strides == out.strides and memory.is_dense(g)):
+        g, given = memory.empty_like(out, g.dtype), g
+        g[...] = given
     if _large(g) and g.dtype == out.dtype:
-        return _through(kernels.elementwise.relu_grad, g, out)
-    return np.where(out <= 0, g.dtype.type(0), g)
+        return _through(kernels.elementwise.relu_grad, out, out=g)
+    np.copyto(g, 0, where=out <= 0)
+    return g
 
 
 @_relu_grad.vjp(0)
-def _(g, out):
-    return _relu_grad(g, out)
+def _(g, out, spare):
+    return _relu_grad(g, out, in_place=spare)
 
 
 def _log_sigmoid(x, dtype=None):
@@ -397,8 +398,8 @@ def _(g, x):
 
 
 @relu.vjp(0)
-def _(g, out):
-    return _relu_grad(g, out)
+def _(g, out, spare):
+    return _relu_grad(g, out, in_place=spare)
 
 
 @exp.vjp(0)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..primitive import primitive
+from . import elementwise
+from .conv import _relu_bias_grad
 from .geometry import broadcast_shapes, check_float, promote
 
 FEW, MANY = 1 << 18, 1 << 29  # multiply-adds: below, BLAS keeps to one thread by itself; above, all threads pay
@@ -137,6 +139,23 @@ def _(g):
 
 
 @primitive
+def _linear_relu(x, weight, bias=None, *, relu=True):
+    """max(linear, 0) of a matrix x; `relu`, always True, says so to who draws it."""
+    out = _linear.forward(x, weight, bias)
+    return np.maximum(out, 0, out=out)
+
+
+@_linear_relu.joint_vjp
+def _(g, needs, spare, x, weight, out):
+    to_bias = None
+    if needs[2:] == (True,):
+        g, to_bias = _relu_bias_grad(g, out, in_place=spare)
+    else:
+        g = elementwise._relu_grad(g, out, in_place=spare)
+    return (_linear_input_grad(g, weight) if needs[0] else None, _linear_weight_grad(g, x) if needs[1] else None, to_bias)[: len(needs)]
+
+
+@primitive
 def _linear_input_grad(grad_output, weight):
     """Like the two others of this bilinear triad one call of BLAS; each one's rules are the other two."""
     rows = _product(grad_output.reshape(-1, weight.shape[0]), weight)
@@ -168,13 +187,14 @@ def _(g, grad_output):
     return _linear_input_grad(grad_output, g)
 
 
-def linear(x, weight, bias=None):
-    """x @ weight.T + bias over the last dim: a fully connected layer.
+def linear(x, weight, bias=None, *, relu=False):
+    """x @ weight.T + bias over the last dim: a fully connected layer. Differs from PyTorch only in `relu`.
 
     Args:
         x: (..., in_features), float.
         weight: (out_features, in_features), the same dtype.
         bias: (out_features,) or None.
+        relu: end with max(., 0), in the same pass over memory; not in PyTorch.
 
     Returns:
         (..., out_features).
@@ -190,10 +210,13 @@ def linear(x, weight, bias=None):
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f"linear: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
     check_float("linear", x=x, weight=weight, bias=bias)
+    if relu and (x.ndim != 2 or 0 in x.shape):
+        return elementwise.relu(linear(x, weight, bias))
     if 0 in x.shape:                           # -1 is not determined in an empty reshape; matmul needs none
         out = matmul(x, weight.transpose(0, 1))
         return out if bias is None else out + bias
-    return _linear(x, weight) if bias is None else _linear(x, weight, bias)
+    args = (x, weight) if bias is None else (x, weight, bias)
+    return _linear_relu(*args, relu=True) if relu else _linear(*args)
 
 
 @primitive

@@ -10,7 +10,7 @@ import numpy as np
 from .. import kernels, memory
 from ..graph import is_grad_enabled
 from ..primitive import primitive
-from .conv import _channel_sum, channels_first, channels_last
+from .conv import _channel_sum, channels_first, channels_last, channels_last_own
 from .elementwise import _relu_grad
 from .geometry import check_float
 
@@ -51,18 +51,19 @@ def _scale_shift(weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, invstd:
 
 
 @_batch_norm.joint_vjp
-def _(g, x, weight, bias, mean, invstd, relu):
-    return _batch_norm_grad(g, x, weight, bias, mean=mean, invstd=invstd, relu=relu)
+def _(g, spare, x, weight, bias, mean, invstd, relu):
+    return _batch_norm_grad(g, x, weight, bias, mean=mean, invstd=invstd, relu=relu, in_place=spare)
 
 
 @primitive(returns=("grad_x", "grad_weight", "grad_bias"))
-def _batch_norm_grad(grad_output, x, weight, bias, *, mean, invstd, relu):
+def _batch_norm_grad(grad_output, x, weight, bias, *, mean, invstd, relu, in_place=False):
     """All three gradients; with `relu` grad_output counts as 0 where the normalised value was not above 0."""
-    g, rows, scale_shift = _rows(grad_output), _rows(x), _scale_shift(weight, bias, mean, invstd)
-    out, sum_g, sum_gx = memory.empty_like(rows), np.empty_like(mean), np.empty_like(mean)
+    g, rows = channels_last_own(grad_output, in_place).reshape(-1, x.shape[1]), _rows(x)
+    scale_shift = _scale_shift(weight, bias, mean, invstd)
+    sum_g, sum_gx = np.empty_like(mean), np.empty_like(mean)
     kernels.norm.channel_sums(g, rows, mean, invstd, *scale_shift, relu, sum_g, sum_gx)
-    kernels.norm.batch_norm_input_grad(g, rows, mean, invstd, np.ascontiguousarray(weight), *scale_shift, relu, sum_g, sum_gx, out)
-    return _images(out, x.shape), sum_gx, sum_g
+    kernels.norm.batch_norm_input_grad(rows, mean, invstd, np.ascontiguousarray(weight), *scale_shift, relu, sum_g, sum_gx, g)
+    return _images(g, x.shape), sum_gx, sum_g
 
 
 @_batch_norm_grad.joint_vjp
@@ -104,19 +105,40 @@ def _(g, needs, grad_output, x, weight, bias, mean, invstd, relu):
 
 
 @primitive
-def _channel_affine(x, scale, shift, *, relu):
-    """x * scale + shift per channel, then ReLU, if asked for: batch norm with statistics that do not depend on x."""
+def _channel_affine(x, scale, shift=None, *, relu=False):
+    """x * scale + shift per channel: batch norm with statistics that do not depend on x."""
     out = memory.empty((x.size // max(x.shape[1], 1), x.shape[1]), x.dtype)
-    kernels.norm.normalize(_rows(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift), relu, out)
+    shift = np.zeros(scale.shape, scale.dtype) if shift is None else np.ascontiguousarray(shift)
+    kernels.norm.normalize(_rows(x), np.ascontiguousarray(scale), shift, relu, out)
     return _images(out, x.shape)
 
 
-@_channel_affine.joint_vjp
-def _(g, needs, x, scale, shift, relu):
-    if relu:
-        g = _relu_grad(g, _channel_affine(x.detach(), scale.detach(), shift.detach(), relu=True))
-    return (_channel_affine(g, scale, np.zeros(scale.shape, scale.dtype), relu=False) if needs[0] else None,
-            _channel_dot(g, x) if needs[1] else None, _channel_sum(g) if needs[2] else None)
+@_channel_affine.vjp(0)
+def _(g, scale):
+    return _channel_affine(g, scale)
+
+
+@_channel_affine.vjp(1)
+def _(g, x):
+    return _channel_dot(g, x)
+
+
+@_channel_affine.vjp(2)
+def _(g):
+    return _channel_sum(g)
+
+
+@primitive
+def _channel_affine_relu(x, scale, shift, *, relu=True):
+    """max(_channel_affine, 0) in one pass over memory; `relu`, always True, says so to who draws it."""
+    return _channel_affine.forward(x, scale, shift, relu=relu)
+
+
+@_channel_affine_relu.joint_vjp
+def _(g, needs, spare, x, scale, out):
+    g = _relu_grad(g, out, in_place=spare)
+    return (_channel_affine(g, scale) if needs[0] else None, _channel_dot(g, x) if needs[1] else None,
+            _channel_sum(g) if needs[2] else None)
 
 
 @primitive
@@ -130,16 +152,20 @@ def _channel_dot(x, y):
 
 @_channel_dot.vjp(0)
 def _(g, y):
-    return _channel_affine(y, g, np.zeros(g.shape, g.dtype), relu=False)
+    return _channel_affine(y, g)
 
 
 @_channel_dot.vjp(1)
 def _(g, x):
-    return _channel_affine(x, g, np.zeros(g.shape, g.dtype), relu=False)
+    return _channel_affine(x, g)
+
+
+def _affine(x: Any, scale: Any, shift: Any, relu: bool) -> Any:
+    return _channel_affine_relu(x, scale, shift, relu=True) if relu else _channel_affine(x, scale, shift)
 
 
 def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, relu=False):
-    """Normalise each channel to mean 0 and variance 1, then scale and shift it.
+    """Normalise each channel to mean 0 and variance 1, then scale and shift it. Differs from PyTorch only in `relu`.
 
     In training with the batch's mean and biased variance, and the running statistics, if given, move towards them by
     `momentum` (the variance unbiased, n / (n - 1)); else with the running statistics.
@@ -151,7 +177,7 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
         training: which statistics to use.
         momentum: share of the batch in the running statistics, 0 .. 1.
         eps: added to the variance, positive.
-        relu: end with max(., 0), in the same pass over memory.
+        relu: end with max(., 0), in the same pass over memory; not in PyTorch.
 
     Returns:
         x's shape.
@@ -179,12 +205,12 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
         if not (is_grad_enabled() and any(getattr(v, "requires_grad", False) for v in (weight, bias))):
             weight, bias = (v if isinstance(v, np.ndarray) else v.numpy() for v in (weight, bias))     # no step of theirs to record
         scale = weight * invstd
-        return _channel_affine(x, scale, bias - scale * mean, relu=relu)
+        return _affine(x, scale, bias - scale * mean, relu)
     count = math.prod(x.shape) // max(channels, 1)
     if count == 1:
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got x of shape {tuple(x.shape)}")
     if count == 0:
-        return _channel_affine(x, weight, bias, relu=relu)
+        return _affine(x, weight, bias, relu)
     mean, var = (m.numpy() for m in channel_moments(x.detach()))
     if running_mean is not None:
         running_mean._write((1 - momentum) * running_mean.numpy() + momentum * mean)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..graph import enable_grad
 from ..tensor import Tensor
 
@@ -145,7 +146,7 @@ class Optimizer:
             self._check_parameter(p, grad, like_it)
         with np.errstate(all="ignore"):        # Inf and NaN are values, found by looking at the loss
             for p, grad, group in work:
-                w = p._data if _is_dense(p._data) else p._data.copy(order="K")
+                w = p._data if memory.is_dense(p._data) else p._data.copy(order="K")
                 g = -grad._data if group.get("maximize") else grad._data
                 self.update(w, g if _lies_like(g, w) else _laid_like(g, w), self.state[p], group)
                 if w is not p._data:
@@ -265,11 +266,6 @@ class Optimizer:
 
 SCALAR_STATE = ("step", "mu_product")
 """State that is one float64 number per parameter; all other state has the parameter's shape, dtype and layout."""
-
-
-def _is_dense(w: np.ndarray) -> bool:
-    """Whether w lies in memory without gaps, in some order of its dims."""
-    return w.flags.c_contiguous or w.flags.f_contiguous or w.transpose(np.argsort([-s for s in w.strides])).flags.c_contiguous
 
 
 def _lies_like(x: np.ndarray, w: np.ndarray) -> bool:
