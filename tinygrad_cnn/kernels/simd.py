@@ -263,6 +263,22 @@ def transpose(typing_context, x, xo, x_step, y, yo, y_step):
     return types.void(x, types.intp, types.intp, y, types.intp, types.intp), codegen
 
 
+@intrinsic(prefer_literal=True)
+def spread(typing_context, x, xo, size, y, yo):
+    """y[yo + c * lanes + l] = x[xo + l // size * size + c] for c in [0, size), size being a literal."""
+    kind, n = Vector(x.dtype, lane_count(x.dtype)), size.literal_value
+
+    def codegen(context, builder, signature, args):
+        row = _load(context, builder, x, args[0], args[1], kind)
+        for c in range(n):
+            order = ir.Constant(ir.VectorType(_I32, kind.lanes), [(lane // n * n + c) % kind.lanes for lane in range(kind.lanes)])
+            _store(context, builder, y, args[3], _index(builder, args[4], c * kind.lanes), kind,
+                   builder.shuffle_vector(row, row, order))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, size, y, types.intp), codegen
+
+
 @intrinsic
 def at_least(typing_context, values, floor):
     """The larger of each element of a vector or tile and the number `floor`; NaN stays NaN."""
