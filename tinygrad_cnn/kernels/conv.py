@@ -309,8 +309,9 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
         depthwise.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
         return
     if grouped.suits(groups, C, K, x.dtype):
-        partial = grouped.partial_sums(g, x, (sh, sw), (ph, pw), (dh, dw), out.shape)
-    elif _winograd(winograd_grad.pays, x, g, (R, S), (sh, sw), (dh, dw), groups):
+        grouped.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
+        return
+    if _winograd(winograd_grad.pays, x, g, (R, S), (sh, sw), (dh, dw), groups):
         partial = winograd_grad.conv2d_weight_grad(g, x, -ph, -pw)
         partial = partial.reshape(len(partial), 1, R * S * C, -1)
     else:

@@ -1,7 +1,7 @@
 """Weight gradient of convolutions by direct sums over pixels: input channels x pixels times pixels x output channels.
 
-Two loop nests: one reads images as they lie, tap by tap; the other copies blocks of windows, which takes less time where
-the product is large, and knows no short rows. Both add up shares of the pixels, whose number depends on the sizes alone.
+Two loop nests: one reads lines of images, padded, tap by tap; the other copies blocks of windows, which takes less time
+where the product is large, and knows no short rows. Both add up shares of the pixels, whose number depends on the sizes alone.
 """
 
 import numpy as np
@@ -17,8 +17,7 @@ from .taps import all_taps
 # Input channels (rows) of the tiles: channels mostly come in powers of two.
 CHANNELS = 8 if VECTOR_REGISTERS == 32 else 4
 CHUNK = 192  # pixels summed in registers before a tile is added to memory, at most
-CHUNK_BYTES = 1 << 14  # the same of the loops that read whole lines of images
-forced_inline = njit(forceinline=True, **INLINE_OPTIONS)
+CHUNK_BYTES = 1 << 14  # of the output gradient, the same of the loops that read lines of images
 NINE, EIGHT = (9, 8) if VECTOR_REGISTERS == 32 else (6, 4)  # numbers (rows) of their largest tiles
 BLOCK = 32  # input channels of a task
 INDEPENDENT = 8  # sums that hide the latency of an addition; tiles of fewer take every other pixel by turns
@@ -26,29 +25,31 @@ MIN_TASKS = 16
 PARTIALS = 16  # partial sums at most
 MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 
+forced_inline = njit(forceinline=True, **INLINE_OPTIONS)  # LLVM would make calls of these, which cost as much as a short row
 
-# -- images as they lie ------------------------------------------------------------------------------------------------
+
+# -- lines of images ---------------------------------------------------------------------------------------------------
 
 
-def outer_of(rows, vecs, update=tile_fma):
-    """The function that adds sums of outer products of `rows` numbers and `vecs` vectors (or other updates) to memory."""
+def outer_of(rows, vecs):
+    """The function that adds sums of outer products of `rows` numbers and `vecs` vectors to memory."""
     few = rows * vecs < INDEPENDENT
 
     @forced_inline
-    def outer(x, xo, x_step, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
-        """y[c, k] += sum over height x width pixels of x[pixel, c * x_step] * g[pixel, k]."""
+    def outer(x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
+        """y[c, k] += sum over height x width pixels of x[pixel, c] * g[pixel, k]."""
         acc = other = tile_zeros(rows, vecs, x)
         for i in range(height):
             a, b, left = xo + i * x_row, go + i * g_row, width
             if few:
                 for _ in range(width // 2):
-                    acc = update(acc, x, a, x_step, g, b)
-                    other = update(other, x, a + x_pixel, x_step, g, b + g_pixel)
+                    acc = tile_fma(acc, x, a, 1, g, b)
+                    other = tile_fma(other, x, a + x_pixel, 1, g, b + g_pixel)
                     a += 2 * x_pixel
                     b += 2 * g_pixel
                 left = width % 2
             for _ in range(left):
-                acc = update(acc, x, a, x_step, g, b)
+                acc = tile_fma(acc, x, a, 1, g, b)
                 a += x_pixel
                 b += g_pixel
         tile_add_to(acc, y, yo, y_step)
@@ -59,6 +60,7 @@ def outer_of(rows, vecs, update=tile_fma):
 
 
 def _taps_of(vecs):
+    wide = vecs > 1
     nine, eight, five, three, single = (outer_of(rows, vecs) for rows in (NINE, EIGHT, 5, 3, 1))
 
     @inline
@@ -69,21 +71,21 @@ def _taps_of(vecs):
             for step in range(steps):
                 o, to, left = xo + line * x_line + step * x_tap, yo + line * y_line + step * y_tap, run
                 while left > 0:
-                    if left >= NINE and tile == NINE:
+                    if wide and left >= NINE and tile == NINE:
                         rows = NINE
-                        nine(x, o, 1, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                        nine(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
                     elif left >= EIGHT and tile == EIGHT:
                         rows = EIGHT
-                        eight(x, o, 1, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                    elif left >= 5 and left != 6:
+                        eight(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                    elif left >= 5 and tile != NINE:
                         rows = 5
-                        five(x, o, 1, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                        five(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
                     elif left >= 3:
                         rows = 3
-                        three(x, o, 1, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                        three(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
                     else:
                         rows = 1
-                        single(x, o, 1, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                        single(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
                     left -= rows
                     o += rows
                     to += rows * y_step
@@ -95,14 +97,14 @@ _taps_wide, _taps_narrow = _taps_of(VECS), _taps_of(1)
 
 
 def _tile_for(run):
-    """The size of tile that leaves few small ones."""
+    """The size of tile that leaves few small ones; NINE stands for 3, too."""
     if run % EIGHT == 0:
         return EIGHT
-    return NINE if run % NINE in (0, 3) else 5 if run % 5 == 0 else EIGHT
+    return NINE if run % 3 == 0 else 5 if run % 5 == 0 else EIGHT
 
 
 @inline
-def _copy_channels(x, n, top, left, lines, width, c0, count, out):
+def copy_channels(x, n, top, left, lines, width, c0, count, out):
     """out, flat (lines, width, count): channels [c0, c0 + count) of the pixels from (top, left) of image n on, zeros outside."""
     _, H, W, C = x.shape
     flat, L = x.reshape(-1), lanes(x)
@@ -114,12 +116,13 @@ def _copy_channels(x, n, top, left, lines, width, c0, count, out):
             out[to : to + width * count] = 0
             continue
         out[to : to + first * count] = 0
+        o, here = ((n * H + h) * W + left + first) * C + c0, to + first * count
+        for c in range(0, size // L * L, L):
+            for j in range(pixels):
+                store(out, here + j * count + c, load(flat, o + j * C + c, True))
         for j in range(pixels):
-            o, here = ((n * H + h) * W + left + first + j) * C + c0, to + (first + j) * count
-            for c in range(0, size // L * L, L):
-                store(out, here + c, load(flat, o + c, True))
             for c in range(size // L * L, size):
-                out[here + c] = flat[o + c]
+                out[here + j * count + c] = flat[o + j * C + c]
         out[to + last * count : to + width * count] = 0
 
 
@@ -135,7 +138,7 @@ def _image_sums(x, g, R, S, C, run, tile, Kg, groups, OH, OW, sh, sw, ph, pw, dh
     Kp, width = (Kg + L - 1) // L * L, (OW - 1) * sw + (S - 1) * dw + 1
     blocks, steps, reach = (C + block - 1) // block, S * C // run if block == C else S, (R - 1) * dh + 1
     tasks, workers = parts * groups * blocks, scratch.shape[0]
-    room = scratch.shape[1] - chunk * OW * K - L
+    room = scratch.shape[1] - (chunk * OW * K + L if Kp > Kg else 0)
     for worker in prange(workers):
         number = np.int64(worker)
         lines, last = scratch[number, :room], scratch[number, room:]
@@ -155,9 +158,9 @@ def _image_sums(x, g, R, S, C, run, tile, Kg, groups, OH, OW, sh, sw, ph, pw, dh
                 xo = ((n * H + top * sh) * W) * channels + group * C + c0
                 if not inside:
                     source, pixel, line, xo = lines, count, width * count, 0
-                    _copy_channels(x, n, top * sh - ph, -pw, (height - 1) * sh + reach, width, group * C + c0, count, lines)
+                    copy_channels(x, n, top * sh - ph, -pw, (height - 1) * sh + reach, width, group * C + c0, count, lines)
                 source_g, go = g, row * OW * K
-                if go + height * OW * K + Kp - Kg > g.shape[0]:
+                if go + height * OW * K + Kp - Kg > g.shape[0]:  # the last vectors reach past the end
                     source_g = last
                     for i in range(height * OW * K):
                         last[i] = g[go + i]
@@ -218,9 +221,9 @@ def _window_sums(x, g, runs, C, T, K, OH, OW, sy, sx, parts, partial, scratch):
                     _panel(g, first * K + k, K, count, K - k, size, panel)
                     for t in range(0, depth, CHANNELS):
                         if size == width:
-                            _block_wide(windows, t, 1, 0, PITCH, panel, 0, 0, width, 1, count, partial, yo + t * Kp + k, Kp)
+                            _block_wide(windows, t, 0, PITCH, panel, 0, 0, width, 1, count, partial, yo + t * Kp + k, Kp)
                         else:
-                            _block_narrow(windows, t, 1, 0, PITCH, panel, 0, 0, L, 1, count, partial, yo + t * Kp + k, Kp)
+                            _block_narrow(windows, t, 0, PITCH, panel, 0, 0, L, 1, count, partial, yo + t * Kp + k, Kp)
 
 
 # ------------------------------------------------------------------------------------------------------------------------
@@ -269,8 +272,9 @@ def partial_sums(g, x, stride, padding, dilation, groups, size):
     parts = min(PARTIALS, N * OH, -(-4 * MIN_TASKS // (groups * -(-C // block))))
     chunk = min(OH, max(1, CHUNK_BYTES // (OW * min(K, VECS * L) * x.itemsize)))
     lines = 0 if inside else ((chunk - 1) * sh + (R - 1) * dh + 1) * ((OW - 1) * sw + (S - 1) * dw + 1) * block
+    last = chunk * OW * K + L if Kp > Kg else 0
     partial = memory.empty((parts, groups, T, Kp), x.dtype)
     _image_sums(x, g.reshape(-1), R, S, C, run, _tile_for(run), Kg, groups, OH, OW, sh, sw, ph, pw, dh, dw, inside, block, chunk, parts,
-                partial.reshape(-1), memory.empty((MAX_THREADS, lines + chunk * OW * K + L), x.dtype),
+                partial.reshape(-1), memory.empty((MAX_THREADS, lines + last), x.dtype),
                 work=N * OH * OW * T * groups * Kp / MULTIPLY_ADDS_PER_NS)
     return partial

@@ -104,10 +104,10 @@ def _add_products(count, u, u_row, v, v_row, rows, size, m):
         for k in range(0, size, width):
             if size - k >= width:
                 for c in range(0, rows, ROWS):
-                    _outer_wide(u, uo + c, 1, 0, u_row, v, vo + k, 0, v_row, 1, count, m, mo + c * size + k, size)
+                    _outer_wide(u, uo + c, 0, u_row, v, vo + k, 0, v_row, 1, count, m, mo + c * size + k, size)
             else:
                 for c in range(0, rows, ROWS):
-                    _outer_narrow(u, uo + c, 1, 0, u_row, v, vo + k, 0, v_row, 1, count, m, mo + c * size + k, size)
+                    _outer_narrow(u, uo + c, 0, u_row, v, vo + k, 0, v_row, 1, count, m, mo + c * size + k, size)
 
 
 @kernel
