@@ -100,7 +100,7 @@ def _tile_for(run):
     """The size of tile that leaves few small ones; NINE stands for 3, too."""
     if run % EIGHT == 0:
         return EIGHT
-    return NINE if run % 3 == 0 else 5 if run % 5 == 0 else EIGHT
+    return 5 if run % 5 == 0 else NINE if run % 3 == 0 else EIGHT
 
 
 @inline
@@ -126,22 +126,37 @@ def copy_channels(x, n, top, left, lines, width, c0, count, out):
         out[to + last * count : to + width * count] = 0
 
 
+@inline
+def _panel(g, start, step, count, valid, size, out):
+    """out, flat (count, size): g[start + p * step : ... + valid], zeros after."""
+    L = lanes(g)
+    for p in range(count):
+        o, to = start + p * step, p * size
+        if valid >= size:
+            for k in range(0, size, L):
+                store(out, to + k, load(g, o + k, True))
+        else:
+            for k in range(size):
+                out[to + k] = g[o + k] if k < valid else 0
+
+
 @kernel
 def _image_sums(x, g, R, S, C, run, tile, Kg, groups, OH, OW, sh, sw, ph, pw, dh, dw, inside, block, chunk, parts, partial, scratch):
     """partial, flat (parts, groups, R, S, C, Kp): part p sums the p-th share of the N * OH output rows.
 
     A tap is `run` numbers of a line of x from channels [c0, c0 + block) on: of one pixel, or, if a block has all channels, of S.
-    Unless windows lie `inside` images, lines of x are copied with their padding. Sums of columns past Kg mean nothing.
+    Unless windows lie `inside` images, lines of x are copied with their padding. Columns past Kg mean nothing: vectors reach into
+    what follows in g.
     """
     N, H, W, channels = x.shape
     L, flat, K = lanes(x), x.reshape(-1), groups * Kg
     Kp, width = (Kg + L - 1) // L * L, (OW - 1) * sw + (S - 1) * dw + 1
     blocks, steps, reach = (C + block - 1) // block, S * C // run if block == C else S, (R - 1) * dh + 1
     tasks, workers = parts * groups * blocks, scratch.shape[0]
-    room = scratch.shape[1] - (chunk * OW * K + L if Kp > Kg else 0)
+    room = scratch.shape[1] - chunk * OW * VECS * L
     for worker in prange(workers):
         number = np.int64(worker)
-        lines, last = scratch[number, :room], scratch[number, room:]
+        lines, panel = scratch[number, :room], scratch[number, room:]
         for task in range(tasks * number // workers, tasks * (number + 1) // workers):
             p, group, c0 = task // (groups * blocks), task // blocks % groups, task % blocks * block
             count = min(block, C - c0)
@@ -159,20 +174,18 @@ def _image_sums(x, g, R, S, C, run, tile, Kg, groups, OH, OW, sh, sw, ph, pw, dh
                 if not inside:
                     source, pixel, line, xo = lines, count, width * count, 0
                     copy_channels(x, n, top * sh - ph, -pw, (height - 1) * sh + reach, width, group * C + c0, count, lines)
-                source_g, go = g, row * OW * K
-                if go + height * OW * K + Kp - Kg > g.shape[0]:  # the last vectors reach past the end
-                    source_g = last
-                    for i in range(height * OW * K):
-                        last[i] = g[go + i]
-                    go = 0
                 for k in range(0, Kp, VECS * L):
-                    b, to = go + group * Kg + k, yo + c0 * Kp + k
-                    if Kp - k > L:
+                    size, to = min(VECS * L, Kp - k), yo + c0 * Kp + k
+                    source_g, go, g_pixel = g, row * OW * K + group * Kg + k, K
+                    if go + (height * OW - 1) * K + size > g.shape[0]:  # the last vectors reach past the end
+                        _panel(g, go, K, height * OW, Kg - k, size, panel)
+                        source_g, go, g_pixel = panel, 0, size
+                    if size > L:
                         _taps_wide(R, dh * line, S * C * Kp, steps, dw * pixel, C * Kp, numbers, tile, source, xo, sh * line,
-                                   sw * pixel, source_g, b, OW * K, K, height, OW, partial, to, Kp)
+                                   sw * pixel, source_g, go, OW * g_pixel, g_pixel, height, OW, partial, to, Kp)
                     else:
                         _taps_narrow(R, dh * line, S * C * Kp, steps, dw * pixel, C * Kp, numbers, tile, source, xo, sh * line,
-                                     sw * pixel, source_g, b, OW * K, K, height, OW, partial, to, Kp)
+                                     sw * pixel, source_g, go, OW * g_pixel, g_pixel, height, OW, partial, to, Kp)
                 row += height
 
 
@@ -180,20 +193,6 @@ def _image_sums(x, g, R, S, C, run, tile, Kg, groups, OH, OW, sh, sw, ph, pw, dh
 
 
 _block_wide, _block_narrow = outer_of(CHANNELS, VECS), outer_of(CHANNELS, 1)
-
-
-@inline
-def _panel(g, start, step, count, valid, size, out):
-    """out, flat (count, size): g[start + p * step : ... + valid], zeros after."""
-    L = lanes(g)
-    for p in range(count):
-        o, to = start + p * step, p * size
-        if valid >= size:
-            for k in range(0, size, L):
-                store(out, to + k, load(g, o + k, True))
-        else:
-            for k in range(size):
-                out[to + k] = g[o + k] if k < valid else 0
 
 
 @kernel
@@ -272,9 +271,8 @@ def partial_sums(g, x, stride, padding, dilation, groups, size):
     parts = min(PARTIALS, N * OH, -(-4 * MIN_TASKS // (groups * -(-C // block))))
     chunk = min(OH, max(1, CHUNK_BYTES // (OW * min(K, VECS * L) * x.itemsize)))
     lines = 0 if inside else ((chunk - 1) * sh + (R - 1) * dh + 1) * ((OW - 1) * sw + (S - 1) * dw + 1) * block
-    last = chunk * OW * K + L if Kp > Kg else 0
     partial = memory.empty((parts, groups, T, Kp), x.dtype)
     _image_sums(x, g.reshape(-1), R, S, C, run, _tile_for(run), Kg, groups, OH, OW, sh, sw, ph, pw, dh, dw, inside, block, chunk, parts,
-                partial.reshape(-1), memory.empty((MAX_THREADS, lines + last), x.dtype),
+                partial.reshape(-1), memory.empty((MAX_THREADS, lines + chunk * OW * VECS * L), x.dtype),
                 work=N * OH * OW * T * groups * Kp / MULTIPLY_ADDS_PER_NS)
     return partial
