@@ -18,9 +18,9 @@ from .taps import all_taps
 CHANNELS = 8 if VECTOR_REGISTERS == 32 else 4
 CHUNK = 192  # pixels summed in registers before a tile is added to memory, at most
 CHUNK_BYTES = 1 << 14  # of the output gradient, the same of the loops that read lines of images
-NINE, EIGHT = (9, 8) if VECTOR_REGISTERS == 32 else (6, 4)  # numbers (rows) of their largest tiles
+NINE, EIGHT, FIVE = (9, 8, 5) if VECTOR_REGISTERS == 32 else (6, 4, 5)  # numbers (rows) of their largest tiles
 BLOCK = 32  # input channels of a task
-INDEPENDENT = 8  # sums that hide the latency of an addition; tiles of fewer take every other pixel by turns
+FEW = range(3, 6)  # sums in a tile that do not hide the latency of additions: pixels then go to two tiles by turns
 MIN_TASKS = 16
 PARTIALS = 16  # partial sums at most
 MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
@@ -33,7 +33,7 @@ forced_inline = njit(forceinline=True, **INLINE_OPTIONS)  # LLVM would make call
 
 def outer_of(rows, vecs):
     """The function that adds sums of outer products of `rows` numbers and `vecs` vectors to memory."""
-    few = rows * vecs < INDEPENDENT
+    few = rows * vecs in FEW
 
     @forced_inline
     def outer(x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
@@ -59,9 +59,8 @@ def outer_of(rows, vecs):
     return outer
 
 
-def _taps_of(vecs):
-    wide = vecs > 1
-    nine, eight, five, three, single = (outer_of(rows, vecs) for rows in (NINE, EIGHT, 5, 3, 1))
+def _taps_of(vecs, large):
+    most, eight, three, single = (outer_of(rows, vecs) for rows in (large, EIGHT, 3, 1))
 
     @inline
     def taps(lines, x_line, y_line, steps, x_tap, y_tap, run, tile, x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width,
@@ -71,15 +70,12 @@ def _taps_of(vecs):
             for step in range(steps):
                 o, to, left = xo + line * x_line + step * x_tap, yo + line * y_line + step * y_tap, run
                 while left > 0:
-                    if wide and left >= NINE and tile == NINE:
-                        rows = NINE
-                        nine(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                    if left >= large and tile == large:
+                        rows = large
+                        most(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
                     elif left >= EIGHT and tile == EIGHT:
                         rows = EIGHT
                         eight(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                    elif left >= 5 and tile != NINE:
-                        rows = 5
-                        five(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
                     elif left >= 3:
                         rows = 3
                         three(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
@@ -93,14 +89,14 @@ def _taps_of(vecs):
     return taps
 
 
-_taps_wide, _taps_narrow = _taps_of(VECS), _taps_of(1)
+_taps_wide, _taps_narrow = _taps_of(VECS, NINE), _taps_of(1, FIVE)
 
 
-def _tile_for(run):
-    """The size of tile that leaves few small ones; NINE stands for 3, too."""
+def _tile_for(run, large):
+    """The size of tile that leaves few small ones: EIGHT, 3, or `large`, which 3 may follow."""
     if run % EIGHT == 0:
         return EIGHT
-    return 5 if run % 5 == 0 else NINE if run % 3 == 0 else EIGHT
+    return large if run % large in (0, 3) else 3 if run % 3 == 0 else EIGHT
 
 
 @inline
@@ -141,7 +137,8 @@ def _panel(g, start, step, count, valid, size, out):
 
 
 @kernel
-def _image_sums(x, g, R, S, C, run, tile, Kg, groups, OH, OW, sh, sw, ph, pw, dh, dw, inside, block, chunk, parts, partial, scratch):
+def _image_sums(x, g, R, S, C, run, tile_wide, tile_narrow, Kg, groups, OH, OW, sh, sw, ph, pw, dh, dw, inside, block, chunk, parts,
+                partial, scratch):
     """partial, flat (parts, groups, R, S, C, Kp): part p sums the p-th share of the N * OH output rows.
 
     A tap is `run` numbers of a line of x from channels [c0, c0 + block) on: of one pixel, or, if a block has all channels, of S.
@@ -181,10 +178,10 @@ def _image_sums(x, g, R, S, C, run, tile, Kg, groups, OH, OW, sh, sw, ph, pw, dh
                         _panel(g, go, K, height * OW, Kg - k, size, panel)
                         source_g, go, g_pixel = panel, 0, size
                     if size > L:
-                        _taps_wide(R, dh * line, S * C * Kp, steps, dw * pixel, C * Kp, numbers, tile, source, xo, sh * line,
+                        _taps_wide(R, dh * line, S * C * Kp, steps, dw * pixel, C * Kp, numbers, tile_wide, source, xo, sh * line,
                                    sw * pixel, source_g, go, OW * g_pixel, g_pixel, height, OW, partial, to, Kp)
                     else:
-                        _taps_narrow(R, dh * line, S * C * Kp, steps, dw * pixel, C * Kp, numbers, tile, source, xo, sh * line,
+                        _taps_narrow(R, dh * line, S * C * Kp, steps, dw * pixel, C * Kp, numbers, tile_narrow, source, xo, sh * line,
                                      sw * pixel, source_g, go, OW * g_pixel, g_pixel, height, OW, partial, to, Kp)
                 row += height
 
@@ -272,7 +269,7 @@ def partial_sums(g, x, stride, padding, dilation, groups, size):
     chunk = min(OH, max(1, CHUNK_BYTES // (OW * min(K, VECS * L) * x.itemsize)))
     lines = 0 if inside else ((chunk - 1) * sh + (R - 1) * dh + 1) * ((OW - 1) * sw + (S - 1) * dw + 1) * block
     partial = memory.empty((parts, groups, T, Kp), x.dtype)
-    _image_sums(x, g.reshape(-1), R, S, C, run, _tile_for(run), Kg, groups, OH, OW, sh, sw, ph, pw, dh, dw, inside, block, chunk, parts,
-                partial.reshape(-1), memory.empty((MAX_THREADS, lines + chunk * OW * VECS * L), x.dtype),
+    _image_sums(x, g.reshape(-1), R, S, C, run, _tile_for(run, NINE), _tile_for(run, FIVE), Kg, groups, OH, OW, sh, sw, ph, pw, dh,
+                dw, inside, block, chunk, parts, partial.reshape(-1), memory.empty((MAX_THREADS, lines + chunk * OW * VECS * L), x.dtype),
                 work=N * OH * OW * T * groups * Kp / MULTIPLY_ADDS_PER_NS)
     return partial
