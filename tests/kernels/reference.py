@@ -126,12 +126,18 @@ def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
 
 @st.composite
 def convs(draw: st.DrawFn) -> Conv:
-    """Ragged convolutions: any padding, windows that miss the image, groups with and without several channels."""
+    """Ragged convolutions: any padding, windows that miss the image, few channels, groups with and without several."""
+    kind = draw(st.sampled_from(("any", "any", "any", "first layer", "small groups", "depthwise")))
     groups = draw(st.sampled_from((1, 1, 1, 2, 3, 5)))
     C, K = (groups * draw(st.integers(1, 40 // groups)) for _ in range(2))
-    if draw(st.booleans()) and draw(st.booleans()):  # depthwise, with a multiplier of 1 or 2
+    if kind == "first layer":
+        groups, C = 1, draw(st.integers(1, 4))
+    elif kind == "small groups":  # some fill vectors together
+        groups, C = draw(st.sampled_from(((8, 16), (8, 32), (16, 32), (16, 64), (4, 8), (3, 12), (4, 32))))
+        K = C
+    elif kind == "depthwise":  # with a multiplier of 1 or 2
         C = groups = draw(st.integers(2, 40))
         K = C * draw(st.integers(1, 2))
-    (H, W), (R, S), (OH, OW) = draw(pairs(1, 19)), draw(pairs(1, 4)), draw(pairs(1, 17))
+    (H, W), (R, S), (OH, OW) = draw(pairs(1, 19)), draw(pairs(1, 5)), draw(pairs(1, 17))
     return Conv(draw(st.integers(0, 3)), H, W, C, K, R, S, OH, OW, draw(pairs(1, 3)), draw(pairs(0, 5)),
                 draw(pairs(1, 3)), groups, draw(st.sampled_from(DTYPES)), draw(st.integers(0, 2**31)))

@@ -87,7 +87,8 @@ def _plain(N, C, H, K, kernel=3, stride=1, padding=1, groups=1, dtype=np.float32
 # Several bands, channel blocks, partial sums and tiles; each remainder of the tile's rows.
 SIZES = [_plain(2, 70, 33, 77), _plain(40, 3, 20, 33, 5, 2, 2), _plain(5, 33, 13, 20, 1, 1, 0), _plain(3, 40, 7, 40),
          _plain(2, 66, 12, 34, 3, 2, 1, 2), _plain(33, 1, 28, 6, 5, 1, 0), _plain(3, 130, 11, 130, 3, 1, 1, 130),
-         _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64)]
+         _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64), _plain(20, 3, 31, 70, 7, 2, 3), _plain(9, 2, 30, 17, 7, 1, 3),
+         _plain(6, 32, 21, 32, groups=8), _plain(5, 64, 20, 64, 3, 2, 1, 32), _plain(3, 16, 12, 16, groups=8, dtype=np.float64)]
 
 
 @pytest.mark.parametrize("conv", SIZES, ids=lambda c: f"{c.N}x{c.C}x{c.H}-{c.K}")
@@ -114,10 +115,10 @@ def test_no_images_give_no_output_and_zero_gradients(conv):
     assert not gw.any() and not gb.any()
 
 
-@pytest.mark.parametrize("groups", [1, 20])
+@pytest.mark.parametrize("channels, groups", [(20, 1), (20, 20), (20, 5), (3, 1), (32, 8), (32, 16)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_and_inf_reach_what_depends_on_them_and_nothing_else(groups, value):
-    conv = _plain(2, 20, 9, 20, groups=groups)
+def test_nan_and_inf_reach_what_depends_on_them_and_nothing_else(channels, groups, value):
+    conv = _plain(2, channels, 9, 32 if channels == 32 else 20, groups=groups)
     x, w, bias, g = conv.arrays()
     x[1, 4, 4, 2] = g[1, 4, 4, 2] = value
     y, gx, gw = (poisoned(a.shape, np.float32) for a in (g, x, w))

@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from .. import memory
-from . import columns, depthwise, options, weight_grad, winograd, winograd_grad
+from . import columns, depthwise, grouped, options, weight_grad, winograd, winograd_grad
 from .constants import is_kept
 from .jit import MAX_THREADS, inline, kernel, pair
 from .norm import channel_sum
@@ -249,6 +249,9 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
     if Cg == 1 and groups > 1:
         depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out, relu)
         return
+    if grouped.suits(groups, Cg, K, x.dtype):
+        grouped.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out, relu)
+        return
     if _winograd(winograd.pays, x, out, (R, S), (sh, sw), (dh, dw), groups, kept=is_kept(w)):
         winograd.conv2d(x, w, False, -ph, -pw, bias, out, relu)
         return
@@ -275,6 +278,9 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
         return
     if Cg == 1 and groups > 1:
         depthwise.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
+        return
+    if grouped.suits(groups, Cg, K, g.dtype):
+        grouped.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
         return
     if _winograd(winograd.pays, g, out, (R, S), (sh, sw), (dh, dw), groups, kept=is_kept(w)):
         winograd.conv2d(g, w, True, ph - 2, pw - 2, None, out)
@@ -304,6 +310,9 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
         return
     if C == 1 and groups > 1:
         depthwise.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
+        return
+    if grouped.suits(groups, C, K, x.dtype):
+        grouped.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
         return
     if _winograd(winograd_grad.pays, x, g, (R, S), (sh, sw), (dh, dw), groups):
         partial = winograd_grad.conv2d_weight_grad(g, x, -ph, -pw)

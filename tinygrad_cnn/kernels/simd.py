@@ -411,6 +411,51 @@ def tile_fma_rows(typing_context, tile, x, xo, x_step, w, wo):
     return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
 
 
+def _exchanged(builder: Any, tile: Tile, row: Any, distance: int) -> Any:
+    """Lane l of the result is lane l ^ distance of the vector."""
+    order = [(lane ^ distance) % tile.lanes for lane in range(tile.lanes)]
+    return builder.shuffle_vector(row, row, ir.Constant(ir.VectorType(_I32, tile.lanes), order)) if distance else row
+
+
+@intrinsic(prefer_literal=True)
+def tile_fma_within(typing_context, tile, x, xo, x_step, w, wo, size):
+    """tile[r, l] += x[xo + r * x_step + (l ^ d)] * w[wo + d * lanes + l], summed over d in [0, size), size being a literal."""
+
+    def codegen(context, builder, signature, args):
+        acc, x_array, offset, step, w_array, w_offset, _ = args
+        factors = [_load(context, builder, w, w_array, _index(builder, w_offset, d * tile.lanes), tile)
+                   for d in range(size.literal_value)]
+        for r in range(tile.rows):
+            row = _load(context, builder, x, x_array, offset, tile)
+            total = builder.extract_value(acc, r)
+            for d, factor in enumerate(factors):
+                total = _fma(builder, tile, _exchanged(builder, tile, row, d), factor, total)
+            acc = builder.insert_value(acc, total, r)
+            offset = builder.add(offset, step)
+        return acc
+
+    return tile(tile, x, types.intp, types.intp, w, types.intp, size), codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile_fma_across(typing_context, tile, x, xo, x_step, w, wo, size):
+    """tile[r * size + d, l] += x[xo + r * x_step + (l ^ d)] * w[wo + l] for d in [0, size), size being a literal."""
+
+    def codegen(context, builder, signature, args):
+        acc, x_array, offset, step, w_array, w_offset, _ = args
+        factor = _load(context, builder, w, w_array, w_offset, tile)
+        for r in range(tile.rows // size.literal_value):
+            row = _load(context, builder, x, x_array, offset, tile)
+            for d in range(size.literal_value):
+                i = r * size.literal_value + d
+                product = _fma(builder, tile, _exchanged(builder, tile, row, d), factor, builder.extract_value(acc, i))
+                acc = builder.insert_value(acc, product, i)
+            offset = builder.add(offset, step)
+        return acc
+
+    return tile(tile, x, types.intp, types.intp, w, types.intp, size), codegen
+
+
 @intrinsic
 def tile_store(typing_context, tile, y, yo, y_step, valid):
     """y[yo + r * y_step : ... + valid] = tile[r, :valid]; no other element is touched."""

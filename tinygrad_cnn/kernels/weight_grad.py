@@ -1,14 +1,14 @@
 """Weight gradient of convolutions by direct sums over pixels: input channels x pixels times pixels x output channels.
 
-Two loop nests: one reads images as they lie, tap by tap; the other copies blocks of windows, which takes less time where
-the product is large, and knows no short rows. Both add up shares of the pixels, whose number depends on the sizes alone.
+Two loop nests: one reads lines of images, padded, tap by tap; the other copies blocks of windows, which takes less time
+where the product is large, and knows no short rows. Both add up shares of the pixels, whose number depends on the sizes alone.
 """
 
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from .. import memory
-from .jit import MAX_THREADS, inline, kernel
+from .jit import INLINE_OPTIONS, MAX_THREADS, inline, kernel
 from .patches import DEPTH, PITCH, gather, runs_of
 from .rows import VECS, lanes_of
 from .simd import VECTOR_REGISTERS, lanes, load, store, tile_add_to, tile_fma, tile_zeros
@@ -17,131 +17,109 @@ from .taps import all_taps
 # Input channels (rows) of the tiles: channels mostly come in powers of two.
 CHANNELS = 8 if VECTOR_REGISTERS == 32 else 4
 CHUNK = 192  # pixels summed in registers before a tile is added to memory, at most
-CHUNK_PIXELS = 128  # the same of the loops that read whole lines of images
+CHUNK_BYTES = 1 << 14  # of the output gradient, the same of the loops that read lines of images
+NINE, EIGHT, FIVE = (9, 8, 5) if VECTOR_REGISTERS == 32 else (6, 4, 5)  # numbers (rows) of their largest tiles
+BLOCK = 32  # input channels of a task
+FEW = range(3, 6)  # sums in a tile that do not hide the latency of additions: pixels then go to two tiles by turns
 MIN_TASKS = 16
 PARTIALS = 16  # partial sums at most
 MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 
+forced_inline = njit(forceinline=True, **INLINE_OPTIONS)  # LLVM would make calls of these, which cost as much as a short row
 
-# -- images as they lie ------------------------------------------------------------------------------------------------
+
+# -- lines of images ---------------------------------------------------------------------------------------------------
 
 
-def _outer_of(rows, vecs):
-    @inline
+def outer_of(rows, vecs):
+    """The function that adds sums of outer products of `rows` numbers and `vecs` vectors to memory."""
+    few = rows * vecs in FEW
+
+    @forced_inline
     def outer(x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
         """y[c, k] += sum over height x width pixels of x[pixel, c] * g[pixel, k]."""
-        acc = tile_zeros(rows, vecs, x)
+        acc = other = tile_zeros(rows, vecs, x)
         for i in range(height):
-            a, b = xo + i * x_row, go + i * g_row
-            for _ in range(width):
+            a, b, left = xo + i * x_row, go + i * g_row, width
+            if few:
+                for _ in range(width // 2):
+                    acc = tile_fma(acc, x, a, 1, g, b)
+                    other = tile_fma(other, x, a + x_pixel, 1, g, b + g_pixel)
+                    a += 2 * x_pixel
+                    b += 2 * g_pixel
+                left = width % 2
+            for _ in range(left):
                 acc = tile_fma(acc, x, a, 1, g, b)
                 a += x_pixel
                 b += g_pixel
         tile_add_to(acc, y, yo, y_step)
+        if few:
+            tile_add_to(other, y, yo, y_step)
 
     return outer
 
 
-def _channels_of(vecs):
-    large, half, quarter, single = (_outer_of(rows, vecs) for rows in (CHANNELS, CHANNELS // 2, CHANNELS // 4, 1))
+def _taps_of(vecs, large):
+    most, eight, three, single = (outer_of(rows, vecs) for rows in (large, EIGHT, 3, 1))
 
     @inline
-    def channels(count, x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, yo, y_step):
-        c = 0
-        while c < count:
-            left = count - c
-            to = yo + c * y_step
-            if left >= CHANNELS:
-                large(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                c += CHANNELS
-            elif left >= CHANNELS // 2:
-                half(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                c += CHANNELS // 2
-            elif left >= CHANNELS // 4:
-                quarter(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                c += CHANNELS // 4
-            else:
-                single(x, xo + c, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
-                c += 1
+    def taps(lines, x_line, y_line, steps, x_tap, y_tap, run, tile, x, xo, x_row, x_pixel, g, go, g_row, g_pixel, height, width,
+             y, yo, y_step):
+        """`outer` of `run` numbers for each of `steps` taps in each of `lines`, in tiles of `tile` as long as these fit."""
+        for line in range(lines):
+            for step in range(steps):
+                o, to, left = xo + line * x_line + step * x_tap, yo + line * y_line + step * y_tap, run
+                while left > 0:
+                    if left >= large and tile == large:
+                        rows = large
+                        most(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                    elif left >= EIGHT and tile == EIGHT:
+                        rows = EIGHT
+                        eight(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                    elif left >= 3:
+                        rows = 3
+                        three(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                    else:
+                        rows = 1
+                        single(x, o, x_row, x_pixel, g, go, g_row, g_pixel, height, width, y, to, y_step)
+                    left -= rows
+                    o += rows
+                    to += rows * y_step
 
-    return channels
+    return taps
 
 
-_channels_wide, _channels_narrow = _channels_of(VECS), _channels_of(1)
+_taps_wide, _taps_narrow = _taps_of(VECS, NINE), _taps_of(1, FIVE)
+
+
+def _tile_for(run, large):
+    """The size of tile that leaves few small ones: EIGHT, 3, or `large`, which 3 may follow."""
+    if run % EIGHT == 0:
+        return EIGHT
+    return large if run % large in (0, 3) else 3 if run % 3 == 0 else EIGHT
 
 
 @inline
-def _span(tap, step, size, low, high):
-    """The outputs i in [low, high) whose tap i * step + tap lies in [0, size)."""
-    first = max(low, -(tap // step))
-    last = min(high, (size - 1 - tap) // step + 1)
-    return first, max(first, last)
-
-
-@inline
-def _add_lines(n, top, bottom, x, g, R, S, C, c0, count, group, Kp, K, OH, OW, sh, sw, ph, pw, dh, dw, y, yo):
-    """Adds output rows [top, bottom) of image n to y, flat (R, S, C, Kp), for `count` channels from c0 of one group."""
-    _, H, W, channels = x.shape
-    L = lanes(x)
-    flat = x.reshape(-1)
-    for k in range(0, Kp, VECS * L):
-        for r in range(R):
-            i, i_end = _span(r * dh - ph, sh, H, top, bottom)
-            for s in range(S):
-                j, j_end = _span(s * dw - pw, sw, W, 0, OW)
-                xo = ((n * H + i * sh - ph + r * dh) * W + j * sw - pw + s * dw) * channels + group * C + c0
-                go = ((n * OH + i) * OW + j) * K + group * Kp + k
-                to = yo + ((r * S + s) * C + c0) * Kp + k
-                if Kp - k > L:
-                    _channels_wide(count, flat, xo, sh * W * channels, sw * channels, g, go, OW * K, K, i_end - i,
-                                   j_end - j, y, to, Kp)
-                else:
-                    _channels_narrow(count, flat, xo, sh * W * channels, sw * channels, g, go, OW * K, K, i_end - i,
-                                     j_end - j, y, to, Kp)
-
-
-@kernel
-def _image_sums(x, g, R, S, C, Kp, groups, OH, OW, sh, sw, ph, pw, dh, dw, slice_size, chunk, parts, partial):
-    """partial, flat (parts, groups, R, S, C, Kp): part p sums the p-th share of the N * OH output rows."""
-    N = x.shape[0]
-    K = groups * Kp
-    slices = (C + slice_size - 1) // slice_size
-    for task in prange(parts * groups * slices):
-        index = np.int64(task)
-        p, group, c0 = index // (groups * slices), index // slices % groups, index % slices * slice_size
-        count = min(slice_size, C - c0)
-        yo = (p * groups + group) * R * S * C * Kp
-        for t in range(R * S):
-            start = yo + (t * C + c0) * Kp
-            partial[start : start + count * Kp] = 0
-        row, end = N * OH * p // parts, N * OH * (p + 1) // parts
-        while row < end:
-            n, top = row // OH, row % OH
-            bottom = min(OH, top + chunk, top + end - row)
-            _add_lines(n, top, bottom, x, g, R, S, C, c0, count, group, Kp, K, OH, OW, sh, sw, ph, pw, dh, dw,
-                              partial, yo)
-            row += bottom - top
-
-
-# -- blocks of windows ---------------------------------------------------------------------------------------------------
-
-
-def _block_of(rows, vecs):
-    @inline
-    def block(count, x, xo, g, y, yo, y_step):
-        """y[t, k] += sum over `count` pixels of x[pixel, t] * g[pixel, k]."""
-        acc = tile_zeros(rows, vecs, x)
-        go = 0
-        for _ in range(count):
-            acc = tile_fma(acc, x, xo, 1, g, go)
-            xo += PITCH
-            go += vecs * lanes(g)
-        tile_add_to(acc, y, yo, y_step)
-
-    return block
-
-
-_block_wide, _block_narrow = _block_of(CHANNELS, VECS), _block_of(CHANNELS, 1)
+def copy_channels(x, n, top, left, lines, width, c0, count, out):
+    """out, flat (lines, width, count): channels [c0, c0 + count) of the pixels from (top, left) of image n on, zeros outside."""
+    _, H, W, C = x.shape
+    flat, L = x.reshape(-1), lanes(x)
+    first, last = min(max(0, -left), width), max(min(width, W - left), 0)
+    pixels, size = (1, (last - first) * C) if count == C else (last - first, count)
+    for line in range(lines):
+        to, h = line * width * count, top + line
+        if h < 0 or h >= H or first >= last:
+            out[to : to + width * count] = 0
+            continue
+        out[to : to + first * count] = 0
+        o, here = ((n * H + h) * W + left + first) * C + c0, to + first * count
+        for c in range(0, size // L * L, L):
+            for j in range(pixels):
+                store(out, here + j * count + c, load(flat, o + j * C + c, True))
+        for j in range(pixels):
+            for c in range(size // L * L, size):
+                out[here + j * count + c] = flat[o + j * C + c]
+        out[to + last * count : to + width * count] = 0
 
 
 @inline
@@ -156,6 +134,62 @@ def _panel(g, start, step, count, valid, size, out):
         else:
             for k in range(size):
                 out[to + k] = g[o + k] if k < valid else 0
+
+
+@kernel
+def _image_sums(x, g, R, S, C, run, tile_wide, tile_narrow, Kg, groups, OH, OW, sh, sw, ph, pw, dh, dw, inside, block, chunk, parts,
+                partial, scratch):
+    """partial, flat (parts, groups, R, S, C, Kp): part p sums the p-th share of the N * OH output rows.
+
+    A tap is `run` numbers of a line of x from channels [c0, c0 + block) on: of one pixel, or, if a block has all channels, of S.
+    Unless windows lie `inside` images, lines of x are copied with their padding. Columns past Kg mean nothing: vectors reach into
+    what follows in g.
+    """
+    N, H, W, channels = x.shape
+    L, flat, K = lanes(x), x.reshape(-1), groups * Kg
+    Kp, width = (Kg + L - 1) // L * L, (OW - 1) * sw + (S - 1) * dw + 1
+    blocks, steps, reach = (C + block - 1) // block, S * C // run if block == C else S, (R - 1) * dh + 1
+    tasks, workers = parts * groups * blocks, scratch.shape[0]
+    room = scratch.shape[1] - chunk * OW * VECS * L
+    for worker in prange(workers):
+        number = np.int64(worker)
+        lines, panel = scratch[number, :room], scratch[number, room:]
+        for task in range(tasks * number // workers, tasks * (number + 1) // workers):
+            p, group, c0 = task // (groups * blocks), task // blocks % groups, task % blocks * block
+            count = min(block, C - c0)
+            numbers = run if block == C else count
+            yo = (p * groups + group) * R * S * C * Kp
+            for t in range(R * S):
+                start = yo + (t * C + c0) * Kp
+                partial[start : start + count * Kp] = 0
+            row, end = N * OH * p // parts, N * OH * (p + 1) // parts
+            while row < end:
+                n, top = row // OH, row % OH
+                height = min(OH - top, chunk, end - row)
+                source, pixel, line = flat, channels, W * channels
+                xo = ((n * H + top * sh) * W) * channels + group * C + c0
+                if not inside:
+                    source, pixel, line, xo = lines, count, width * count, 0
+                    copy_channels(x, n, top * sh - ph, -pw, (height - 1) * sh + reach, width, group * C + c0, count, lines)
+                for k in range(0, Kp, VECS * L):
+                    size, to = min(VECS * L, Kp - k), yo + c0 * Kp + k
+                    source_g, go, g_pixel = g, row * OW * K + group * Kg + k, K
+                    if go + (height * OW - 1) * K + size > g.shape[0]:  # the last vectors reach past the end
+                        _panel(g, go, K, height * OW, Kg - k, size, panel)
+                        source_g, go, g_pixel = panel, 0, size
+                    if size > L:
+                        _taps_wide(R, dh * line, S * C * Kp, steps, dw * pixel, C * Kp, numbers, tile_wide, source, xo, sh * line,
+                                   sw * pixel, source_g, go, OW * g_pixel, g_pixel, height, OW, partial, to, Kp)
+                    else:
+                        _taps_narrow(R, dh * line, S * C * Kp, steps, dw * pixel, C * Kp, numbers, tile_narrow, source, xo, sh * line,
+                                     sw * pixel, source_g, go, OW * g_pixel, g_pixel, height, OW, partial, to, Kp)
+                row += height
+
+
+# -- blocks of windows ---------------------------------------------------------------------------------------------------
+
+
+_block_wide, _block_narrow = outer_of(CHANNELS, VECS), outer_of(CHANNELS, 1)
 
 
 @kernel
@@ -183,9 +217,9 @@ def _window_sums(x, g, runs, C, T, K, OH, OW, sy, sx, parts, partial, scratch):
                     _panel(g, first * K + k, K, count, K - k, size, panel)
                     for t in range(0, depth, CHANNELS):
                         if size == width:
-                            _block_wide(count, windows, t, panel, partial, yo + t * Kp + k, Kp)
+                            _block_wide(windows, t, 0, PITCH, panel, 0, 0, width, 1, count, partial, yo + t * Kp + k, Kp)
                         else:
-                            _block_narrow(count, windows, t, panel, partial, yo + t * Kp + k, Kp)
+                            _block_narrow(windows, t, 0, PITCH, panel, 0, 0, L, 1, count, partial, yo + t * Kp + k, Kp)
 
 
 # ------------------------------------------------------------------------------------------------------------------------
@@ -226,20 +260,16 @@ def partial_sums(g, x, stride, padding, dilation, groups, size):
                      memory.empty((MAX_THREADS, CHUNK * (PITCH + VECS * L)), x.dtype),
                      work=N * OH * OW * partial[0].size / MULTIPLY_ADDS_PER_NS)
         return partial
-    if Kp != Kg:
-        g_padded = np.zeros((N * OH * OW, groups, Kp), g.dtype)
-        g_padded[:, :, :Kg] = g.reshape(-1, groups, Kg)
-        g = g_padded
-    if groups == 1 and dw == 1 and S > 1 and C < CHANNELS:
-        # A window's row is S * C consecutive numbers: with x padded, these fill tiles that C channels would not.
-        width = (OW - 1) * sw + S
-        x_padded = np.zeros((N, x.shape[1], width, C), x.dtype)
-        last = max(0, min(x.shape[2], width - pw))
-        x_padded[:, :, pw : pw + last] = x[:, :, :last]
-        x, pw, S, C = x_padded, 0, 1, S * C
-    slice_size = min(C, 4 * CHANNELS)
-    parts = min(PARTIALS, N * OH, -(-4 * MIN_TASKS // (groups * -(-C // slice_size))))
+    C = x.shape[3] // groups
+    merged = groups == 1 and dw == 1 and C < NINE
+    block = C if merged else min(C, BLOCK)
+    run = S * C if merged else block
+    inside = ph == pw == 0 and (OH - 1) * sh + (R - 1) * dh < x.shape[1] and (OW - 1) * sw + (S - 1) * dw < x.shape[2]
+    parts = min(PARTIALS, N * OH, -(-4 * MIN_TASKS // (groups * -(-C // block))))
+    chunk = min(OH, max(1, CHUNK_BYTES // (OW * min(K, VECS * L) * x.itemsize)))
+    lines = 0 if inside else ((chunk - 1) * sh + (R - 1) * dh + 1) * ((OW - 1) * sw + (S - 1) * dw + 1) * block
     partial = memory.empty((parts, groups, T, Kp), x.dtype)
-    _image_sums(x, g.reshape(-1), R, S, C, Kp, groups, OH, OW, sh, sw, ph, pw, dh, dw, slice_size, max(1, CHUNK_PIXELS // OW),
-                parts, partial.reshape(-1), work=N * OH * OW * T * groups * Kp / MULTIPLY_ADDS_PER_NS)
+    _image_sums(x, g.reshape(-1), R, S, C, run, _tile_for(run, NINE), _tile_for(run, FIVE), Kg, groups, OH, OW, sh, sw, ph, pw, dh,
+                dw, inside, block, chunk, parts, partial.reshape(-1), memory.empty((MAX_THREADS, lines + chunk * OW * VECS * L), x.dtype),
+                work=N * OH * OW * T * groups * Kp / MULTIPLY_ADDS_PER_NS)
     return partial
