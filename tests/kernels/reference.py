@@ -132,6 +132,8 @@ def convs(draw: st.DrawFn) -> Conv:
     if draw(st.booleans()) and draw(st.booleans()):  # depthwise, with a multiplier of 1 or 2
         C = groups = draw(st.integers(2, 40))
         K = C * draw(st.integers(1, 2))
+    elif draw(st.booleans()) and draw(st.booleans()):  # several groups to a vector
+        C = K = groups * draw(st.sampled_from((2, 4, 8)))
     (H, W), (R, S), (OH, OW) = draw(pairs(1, 19)), draw(pairs(1, 4)), draw(pairs(1, 17))
     return Conv(draw(st.integers(0, 3)), H, W, C, K, R, S, OH, OW, draw(pairs(1, 3)), draw(pairs(0, 5)),
                 draw(pairs(1, 3)), groups, draw(st.sampled_from(DTYPES)), draw(st.integers(0, 2**31)))
