@@ -133,7 +133,7 @@ def convs(draw: st.DrawFn) -> Conv:
     if kind == "first layer":
         groups, C = 1, draw(st.integers(1, 4))
     elif kind == "small groups":  # some fill vectors together
-        groups, C = draw(st.sampled_from(((8, 16), (8, 32), (16, 32), (16, 64), (4, 8), (3, 12), (4, 32))))
+        groups, C = draw(st.sampled_from(((8, 16), (8, 32), (16, 32), (16, 64), (4, 8), (3, 12), (4, 32), (1, 4), (5, 40))))
         K = C
     elif kind == "depthwise":  # with a multiplier of 1 or 2
         C = groups = draw(st.integers(2, 40))

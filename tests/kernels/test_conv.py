@@ -51,6 +51,29 @@ def test_input_gradient_equals_the_slow_loop(name, conv):
     assert_unchanged([g, w], before)
 
 
+# Constants of the cost model that make it take one way of reading windows wherever that can be.
+WAYS = {"rows of windows": {"COPY_CYCLES": 1e6, "MIN_TASKS": 1, "SHORT": 1 << 30},
+        "rows of windows, in chunks": {"COPY_CYCLES": 1e6, "MIN_TASKS": 1, "SHORT": 1 << 30, "DEPTH": 32},
+        "lines": {"COPY_CYCLES": 1e6, "MIN_TASKS": 1}, "windows": {"BAND_BYTES": 0}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=30, deadline=None)
+@given(conv=convs())
+def test_each_way_of_reading_windows_equals_the_slow_loop(way, conv):
+    x, w, bias, g = conv.arrays()
+    y, gx = poisoned(g.shape, conv.dtype), poisoned(x.shape, conv.dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in WAYS[way].items():
+            patch.setattr(kernels, name, value)
+        patch.setattr(kernels, "_plan", kernels._plan.__wrapped__)
+        kernels.conv2d(x, w, bias, *conv.how, y)
+        kernels.conv2d_input_grad(g, w, *conv.how, gx)
+    terms = conv.R * conv.S * max(conv.C, conv.K) // conv.groups + 1
+    assert_sums_close(y, reference.conv2d(conv, x, w, bias), reference.conv2d(conv, abs(x), abs(w), abs(bias)), terms)
+    assert_sums_close(gx, reference.conv2d_input_grad(conv, g, w), reference.conv2d_input_grad(conv, abs(g), abs(w)), terms)
+
+
 @VARIANTS
 @settings(max_examples=40, deadline=None)
 @given(conv=convs())
@@ -88,7 +111,9 @@ def _plain(N, C, H, K, kernel=3, stride=1, padding=1, groups=1, dtype=np.float32
 SIZES = [_plain(2, 70, 33, 77), _plain(40, 3, 20, 33, 5, 2, 2), _plain(5, 33, 13, 20, 1, 1, 0), _plain(3, 40, 7, 40),
          _plain(2, 66, 12, 34, 3, 2, 1, 2), _plain(33, 1, 28, 6, 5, 1, 0), _plain(3, 130, 11, 130, 3, 1, 1, 130),
          _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64), _plain(20, 3, 31, 70, 7, 2, 3), _plain(9, 2, 30, 17, 7, 1, 3),
-         _plain(6, 32, 21, 32, groups=8), _plain(5, 64, 20, 64, 3, 2, 1, 32), _plain(3, 16, 12, 16, groups=8, dtype=np.float64)]
+         _plain(6, 32, 21, 32, groups=8), _plain(5, 64, 20, 64, 3, 2, 1, 32), _plain(3, 16, 12, 16, groups=8, dtype=np.float64),
+         _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64), _plain(8, 16, 28, 40, 7, 1, 3), _plain(4, 150, 20, 40),
+         _plain(3, 70, 13, 70, 5, 1, 2, 70), _plain(2, 40, 14, 40, 3, 2, 1, 10), _plain(2, 8, 9, 8, 3, 1, 1, 4, np.float64)]
 
 
 @pytest.mark.parametrize("conv", SIZES, ids=lambda c: f"{c.N}x{c.C}x{c.H}-{c.K}")
@@ -104,7 +129,8 @@ def test_larger_sizes_equal_the_slow_loop(conv):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=scale * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("conv", [_plain(0, 4, 6, 8), _plain(0, 4, 6, 4, groups=4)], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("conv", [_plain(0, 4, 6, 8), _plain(0, 4, 6, 4, groups=4), _plain(0, 8, 6, 8, groups=2)],
+                         ids=["dense", "depthwise", "grouped"])
 def test_no_images_give_no_output_and_zero_gradients(conv):
     x, w, bias, g = conv.arrays()
     kernels.conv2d(x, w, bias, *conv.how, np.empty_like(g))
@@ -133,7 +159,8 @@ def test_nan_and_inf_reach_what_depends_on_them_and_nothing_else(channels, group
 
 @pytest.mark.parametrize("algorithm", ["direct", "winograd"])
 @pytest.mark.parametrize("conv", [_plain(2, 20, 9, 33), _plain(2, 40, 9, 40, groups=40), _plain(3, 300, 5, 20, 1, 1, 0),
-                                  _plain(2, 33, 7, 70, dtype=np.float64)], ids=["dense", "depthwise", "deep", "float64"])
+                                  _plain(2, 33, 7, 70, dtype=np.float64), _plain(2, 40, 9, 40, groups=10), _plain(4, 150, 20, 40)],
+                         ids=["dense", "depthwise", "deep", "float64", "grouped", "chunks"])
 def test_relu_clamps_the_same_result_and_keeps_nan(monkeypatch, conv, algorithm):
     monkeypatch.setattr(options, "conv_algorithm", algorithm)
     x, w, bias, g = conv.arrays()

@@ -35,7 +35,8 @@ def declare(array: np.ndarray, storage: Versioned | None = None) -> None:
     key, storage = id(memory), storage or _Never()
     made = _made.get(key)
     if made is None or made.storage is not storage or made.version != storage.version:
-        _made[key] = _Made(weakref.ref(memory, lambda _, pop=_made.pop: pop(key, None)), storage, storage.version, {})
+        pop = _made.pop                        # at the interpreter's end globals go before arrays do
+        _made[key] = _Made(weakref.ref(memory, lambda _: pop(key, None)), storage, storage.version, {})
 
 
 def forget(array: np.ndarray) -> None:

@@ -16,14 +16,15 @@ from . import columns, depthwise, grouped, options, weight_grad, winograd, winog
 from .constants import is_kept
 from .jit import MAX_THREADS, inline, kernel, pair
 from .norm import channel_sum
-from .patches import DEPTH, PITCH, PIXELS, copy_band, gather, runs_of
+from .patches import DEPTH, PITCH, PIXELS, SHORT, gather, runs_of
 from .rows import ROWS, VECS, lanes_of, pack, product_narrow, product_wide, transposed
 from .simd import VECTOR_BYTES, lanes
 from .taps import all_taps, in_order, input_phases
 
-BAND_BYTES = 1 << 17  # of padded input rows per task: a part of the second-level cache
+BAND_BYTES = 1 << 19  # of copied rows of windows per task: a part of the second-level cache
 CACHE_BYTES = 1 << 20  # of weights that stay in the second-level cache from one task to the next
 MIN_TASKS = 16
+COPY_CYCLES = 4.5  # per vector of copied windows, which go to the second-level cache
 MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 
 
@@ -46,19 +47,31 @@ def _fill_places(first, count, slots, OH, OW, start, image, row, pixel, places):
     places[count : count + ROWS] = -1
 
 
+@inline
+def _taps_inside(taps, first, end, pixel, count, slots, top, sy, H):
+    """The part of taps [first, end) in lines of the image, for a tile of pixels of the band at output line `top`."""
+    while first < end and (top + (min(pixel + ROWS, count) - 1) // slots) * sy + taps[first, 1] < 0:
+        first += 1
+    while first < end and (top + pixel // slots) * sy + taps[end - 1, 1] >= H:
+        end -= 1
+    return first, end
+
+
 @kernel
-def _convolve(x, w, phases, runs, taps, run, Cg, Kg, groups, bias, sy, sx, y0, x0, rows, band, slots, block, y, y_image,
-              y_row, y_pixel, floor, scratch, tables):
-    """All outputs, phase by phase: row (runs from, to, T, OH, OW, start in y, start in w, pixels per task) of `phases`
+def _convolve(x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, slots, line, chunk, chunks, pitch, step,
+              block, y, y_image, y_row, y_pixel, floor, scratch, tables):
+    """All outputs, phase by phase: row (first, end, T, OH, OW, start in y, start in w, pixels per task, run) of `phases`
     describes outputs that meet the same windows, T columns wide.
 
-    Tasks are bands of `rows` lines of `slots` pixels, copied with their padding, if `rows` is positive; else blocks of
-    pixels times blocks of output channels: windows are copied, or, if `rows` is negative, are the pixels of x.
+    Tasks are bands of `rows` lines of `slots` pixels, if `rows` is positive: rows of windows are copied, once for all
+    windows that have them, in chunks of channels; if `line` is 1, whole lines of padded images, since neighbours share them.
+    Rows [first, end) of `taps` then are, for parts of the window of `run` pixels, where they lie, `step` apart for
+    neighbouring windows, and in which line. Else tasks are blocks of pixels times blocks of output channels: windows,
+    described by `runs` [first, end), are copied in chunks of columns, or, if `rows` is negative, are the pixels of x.
     """
-    (N, _, _, C), L = x.shape, lanes(w)
+    (N, H, W, C), L = x.shape, lanes(w)
     Kp, width = (Kg + L - 1) // L * L, VECS * L
-    flat, origin = x.reshape(-1), np.zeros(1, np.int64)
-    bands, numbers = 1, 0
+    flat, bands, numbers, parts = x.reshape(-1), 1, 0, runs.shape[0] // sy
     if rows > 0:
         bands = (phases[0, 3] + rows - 1) // rows
         numbers = N * bands
@@ -70,46 +83,68 @@ def _convolve(x, w, phases, runs, taps, run, Cg, Kg, groups, bias, sy, sx, y0, x
     for worker in prange(workers):
         i = np.int64(worker)
         windows, places = scratch[i], tables[i]
-        task, end = tasks * i // workers, tasks * (i + 1) // workers
-        while task < end:                      # windows are copied once for all channels that this worker makes of them
+        task, tasks_end = tasks * i // workers, tasks * (i + 1) // workers
+        while task < tasks_end:                # windows are copied once for all channels that this worker makes of them
             number = task // blocks
-            k_first, k_last = task % blocks * block, min(Kg, (min(end, (number + 1) * blocks) - number * blocks) * block)
+            k_first, k_last = task % blocks * block, min(Kg, (min(tasks_end, (number + 1) * blocks) - number * blocks) * block)
             task = (number + 1) * blocks
             n, top = number // bands, number % bands * rows
-            if rows > 0:
-                copy_band(x, n, top * sy + y0, x0, sy, band // (sy * slots * sx), slots * sx, windows)
-            for f in range(phases.shape[0]):
-                T, OH, OW = phases[f, 2], phases[f, 3], phases[f, 4]
-                first = number * phases[f, 7]
-                count = min(phases[f, 7], N * OH * OW - first)
-                if rows > 0:
-                    first, count = (n * OH + top) * slots, min(rows, OH - top) * slots
-                if count <= 0:
-                    continue
-                _fill_places(first, count, slots if rows > 0 else OW, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
-                here = rows < 0 and (first + count + ROWS) * C <= flat.shape[0]
-                line = (first + count) // (slots if rows > 0 else OW)
-                soon = (line // OH * x.shape[1] + line % OH * sy) * x.shape[2] * C
-                for group in range(groups):
-                    for t0 in range(0, max(T, 1), T + 1 if rows > 0 else DEPTH):
-                        t1 = T if rows > 0 else min(T, t0 + DEPTH)
-                        source, xo, step, offsets, depth = windows, 0, PITCH, origin, t1 - t0
+            for part in range(groups * chunks):
+                group, t0 = part // chunks, part % chunks * chunk
+                c0, channels = (group * Cg + t0, min(chunk, Cg - t0)) if line > 1 else (0, C)
+                if rows > 0 and (line > 1 or part == 0):
+                    high = phases[0, 3] + more
+                    for a in range(sy):
+                        gather(x, c0, channels, runs[a * parts : (a + 1) * parts], 0, pitch, sy, sx, high, line,
+                               (n * high + top) * line, (min(rows, phases[0, 3] - top) + more) * line,
+                               windows[a * (rows + more) * line * pitch :], pitch)
+                for f in range(phases.shape[0]):
+                    T, OH, OW = phases[f, 2], phases[f, 3], phases[f, 4]
+                    first = number * phases[f, 7]
+                    count = min(phases[f, 7], N * OH * OW - first)
+                    if rows > 0:
+                        first, count = (n * OH + top) * slots, min(rows, OH - top) * slots
+                    if count <= 0 or 0 < t0 >= T:
+                        continue
+                    line_slots = slots if rows > 0 else OW
+                    _fill_places(first, count, line_slots, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
+                    here = rows < 0 and (first + count + ROWS) * C <= flat.shape[0]
+                    later = (first + count) // line_slots
+                    soon = (later // OH * H + later % OH * sy) * W * C
+                    t1 = min(T, t0 + chunk)
+                    source, xo, x_step, offsets, depth, skip = windows, 0, step, taps[:1, 0], t1 - t0, 0
+                    if rows > 0:
+                        t1, xo = T if t0 + chunk >= Cg else 0, 0 if line > 1 else group * Cg
+                        depth = min(chunk, Cg - t0) * phases[f, 8]
+                        skip = Cg * phases[f, 8] - depth
+                    elif here:
+                        source, xo, x_step = flat, first * C + group * Cg + t0, C
+                    else:
+                        gather(x, group * Cg, Cg, runs[phases[f, 0] : phases[f, 1]], t0, t1, sy, sx, OH, OW, first, count, windows, pitch)
+                    lowest = floor if t1 == T else -np.inf
+                    done, from_tap, to_tap = 0, phases[f, 0], phases[f, 1]
+                    while done < count:
+                        end = count
                         if rows > 0:
-                            xo, step, offsets, depth = group * Cg, sx * C, taps[phases[f, 0] : phases[f, 1]], run
-                        elif here:
-                            source, xo, step = flat, first * C + group * Cg + t0, C
-                        else:
-                            gather(x, group * Cg, Cg, runs[phases[f, 0] : phases[f, 1]], t0, t1, sy, sx, OH, OW, first, count, windows)
-                        lowest = floor if t1 == T else -np.inf
+                            # Tiles that meet the same lines inside the image; taps of others are left out.
+                            from_tap, to_tap = _taps_inside(taps, phases[f, 0], phases[f, 1], done, count, slots, top, sy, H)
+                            end = done + ROWS
+                            while end < count and (from_tap, to_tap) == _taps_inside(taps, phases[f, 0], phases[f, 1], end, count,
+                                                                                     slots, top, sy, H):
+                                end += ROWS
+                            end, offsets = min(end, count), taps[from_tap:to_tap, 0]
+                        o, ahead = xo + done * x_step, soon + done * share
+                        before = (from_tap - phases[f, 0]) * (depth + skip)
                         for k in range(k_first, k_last, width):
                             b = group * Kp + k
-                            wo = phases[f, 6] + b * T + t0 * min(width, Kp - k)
+                            wo = phases[f, 6] + b * T + (t0 + before) * min(width, Kp - k)
                             if Kp - k > L:
-                                product_wide(count, source, xo, step, offsets, depth, w, wo, bias, b, t0 > 0, y, places,
-                                             group * Kg + k, Kg - k, lowest, flat, soon, share)
+                                product_wide(end - done, source, o, x_step, offsets, depth, skip, w, wo, bias, b, t0 > 0, y,
+                                             places[done:], group * Kg + k, Kg - k, lowest, flat, ahead, share)
                             else:
-                                product_narrow(count, source, xo, step, offsets, depth, w, wo, bias, b, t0 > 0, y, places,
-                                               group * Kg + k, Kg - k, lowest)
+                                product_narrow(end - done, source, o, x_step, offsets, depth, skip, w, wo, bias, b, t0 > 0, y,
+                                               places[done:], group * Kg + k, Kg - k, lowest)
+                        done = end
 
 
 class _Plan(NamedTuple):
@@ -117,13 +152,15 @@ class _Plan(NamedTuple):
 
     phases: np.ndarray
     runs: np.ndarray
-    offsets: np.ndarray
-    run: int
-    y0: int
-    x0: int
+    taps: np.ndarray
     rows: int
-    band: int
+    more: int
     slots: int
+    line: int
+    chunk: int
+    chunks: int
+    pitch: int
+    step: int
     block: int
     weights: list[np.ndarray]
     scratch: int
@@ -148,49 +185,65 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
     phases = [in_order(phase) for phase in phases]
     sizes = [(len(range(phase.top, out_shape[1], out_sy)), len(range(phase.left, out_shape[2], out_sx))) for phase in phases]
     high, wide = sizes[0]  # most of all phases
-    dy, dx = _at(phases, "dy"), _at(phases, "dx")
-    y0, x0 = min(dy), min(dx)
-    slots = wide + (max(dx) - x0) // sx
-    more = -(-(max(dy) - y0 + 1) // sy) - 1  # lines of a band than of outputs
-    lines = max(1, min(high, BAND_BYTES * 8 // (sy * slots * sx * pixel * bits), -(-N * high // (2 * MIN_TASKS))))
-    runs = [runs_of(phase.dy, phase.dx, C, groups == 1) for phase in phases]
-    # Cycles per pixel: bands multiply their padding, too; blocks copy each window.
+    dy, dx = _at(phases, "dy"), sorted(set(_at(phases, "dx")))
+    more = -(-(max(dy) - min(dy) + 1) // sy) - 1  # lines of windows' rows than of outputs
+    # Cycles per pixel: of products, with all tiles whole or not, and of copies, of windows or of their rows.
     products = sum(len(phase.weight) for phase in phases) * C * Kp / L / 2 * groups
-    filled = lines * wide / (-(-lines * slots // ROWS) * ROWS)
-    copies = groups * sum(len(phase.weight) * C / L * 1.5 + 7 * len(found) for phase, found in zip(phases, runs, strict=True))
-    weights = _at(phases, "weight") if any(phase.weight for phase in phases) else []
-    rows = lines
-    if len(set(dy)) == len(set(dx)) == 1 or len(weights) * C * groups * Kp * bits > 8 * CACHE_BYTES \
-            or products / filled > products + copies:
-        same = len(phases) == 1 and (y0, x0, sy, sx, H, W) == (0, 0, 1, 1, high, wide)
-        rows = -1 if same and kernel == (1, 1) else 0
-    widths = {width for found in runs for width in found[:, 2].tolist()}
-    run = C
-    if rows > 0 and len(widths) == 1:
-        run = C * widths.pop()
-    elif rows > 0:
-        runs = [runs_of(phase.dy, phase.dx, C, False) for phase in phases]
+    copies = groups * sum(len(phase.weight) * C / L * COPY_CYCLES + 7 * len(set(phase.dy)) for phase in phases)
+
+    taps = sum(len(phase.weight) for phase in phases)
+    best, rows, slots, line, chunk, pitch, step = products + copies, 0, wide, wide, DEPTH, PITCH, PITCH
+    # A line of copied windows' rows, or of pixels: how many windows it has, pieces it is copied in, elements of each.
+    parts = -(-C * len(dx) // DEPTH)
+    part = C if parts == 1 else -(-C // (parts * L)) * L
+    merged = groups == parts == 1 and dx[-1] - dx[0] < len(dx)
+    row = (-(-len(dx) * part // L) if merged else -(-(len(dx) - 1) * part // L) + -(-part // L)) * L  # whole vectors are written
+    row += (row // L % 2 == 0) * L  # not a power of two
+    options, padded = [(wide, wide, part, row, row)] * (wide > 1), wide + (dx[-1] - dx[0]) // sx
+    if padded * sx * pixel > SHORT * L:
+        options.append((padded, 1, C, padded * sx * pixel, sx * pixel))
+    for windows, pieces, size, elements, apart in options * (len(set(dy)) > 1 and taps * C * groups * Kp * bits <= 8 * CACHE_BYTES):
+        copied = elements / L if pieces == 1 else groups * wide * (len(dx) * C / L * COPY_CYCLES + 7)
+        room = BAND_BYTES * 8 // (bits * elements * pieces * sy)
+        for lines in range(max(1, min(high, N * high // MIN_TASKS, room)), 0, -1):
+            tiles = high // lines * -(-lines * windows // ROWS) + -(-(high % lines) * windows // ROWS)
+            cost = (products * tiles * ROWS + copied * sy * (high + -(-high // lines) * more)) / (high * wide)
+            if lines + more <= 2 * room and cost < best:
+                best, rows, slots, line, chunk, pitch, step = cost, lines, windows, pieces, size, elements, apart
+    chunks = max(1, -(-(C if rows > 0 else max(len(phase.weight) for phase in phases) * C) // chunk))
+    if rows == 0 and len(phases) == 1 and (dy, dx, sy, sx, H, W) == ([0], [0], 1, 1, high, wide):
+        rows = -1
     pixels, block = N * high * wide, K
     tasks = -(-pixels // PIXELS)
     if tasks < MIN_TASKS and rows <= 0:
         block = max(2 * VECS * L, -(-K * tasks // MIN_TASKS // (VECS * L)) * VECS * L)
         tasks = -(-MIN_TASKS // -(-K // block))
-    table, run_start, w_start = [], 0, 0
-    y_pixel = out_shape[3]
-    for phase, found, (OH, OW) in zip(phases, runs, sizes, strict=True):
-        T = len(phase.weight) * C
-        table.append([run_start, run_start + len(found), T, OH, OW, (phase.top * out_shape[2] + phase.left) * y_pixel,
-                      w_start * groups * Kp, min(PIXELS, max(1, -(-N * OH * OW // (tasks * ROWS))) * ROWS)])
-        run_start, w_start = run_start + len(found), w_start + T
-    runs = np.concatenate(runs)
-    a, b = runs[:, 0] - y0, runs[:, 1] - x0
-    offsets = ((a % sy * (lines + more) + a // sy) * slots * sx + b) * pixel
-    band = (lines + more) * sy * slots * sx
-    scratch = (band + ROWS * sx) * pixel if rows > 0 else PIXELS * PITCH
-    return _Plan(np.array(table, np.int64), runs, offsets, run, y0, x0, rows, band, slots, block,
-                 [np.array(phase.weight, np.int64) for phase in phases], scratch,
-                 (lines * slots if rows > 0 else PIXELS) + ROWS,
-                 pixels * len(weights) * C * groups * Kp / MULTIPLY_ADDS_PER_NS)
+    table, runs, offsets, w_start = [], [], [], 0
+    place = {b: dx.index(b) * chunk if line > 1 else (b - dx[0]) * pixel for b in dx}  # of a tap in a row
+    if rows > 0 and line > 1:
+        runs = [runs_of([min(dy) + a] * len(dx), dx, chunk, groups == chunks == 1) for a in range(sy)]
+    elif rows > 0:
+        runs = [[[min(dy) + a, dx[0], slots * sx, 0]] for a in range(sy)]
+    for phase, (OH, OW) in zip(phases, sizes, strict=True):
+        T, columns = len(phase.weight) * C, sorted({place[b] for b in phase.dx})
+        run = len(columns) if chunks == 1 and columns and columns[-1] - columns[0] == (len(columns) - 1) * C else 1
+        if rows > 0:
+            found = [(((a - min(dy)) % sy * (rows + more) + (a - min(dy)) // sy) * line * pitch + place[b], a)
+                     for a, b in list(zip(phase.dy, phase.dx, strict=True))[::run]]
+            offsets += found
+            start = len(offsets)
+        else:
+            found = runs_of(phase.dy, phase.dx, C, groups == 1)
+            runs.append(found)
+            start = sum(map(len, runs))
+        table.append([start - len(found), start, T, OH, OW, (phase.top * out_shape[2] + phase.left) * out_shape[3],
+                      w_start * groups * Kp, min(PIXELS, max(1, -(-N * OH * OW // (tasks * ROWS))) * ROWS), run])
+        w_start += T
+    weights = [np.array(phase.weight, np.int64) for phase in phases]
+    scratch = (rows + more) * sy * line * pitch + ROWS * step + L if rows > 0 else PIXELS * PITCH
+    return _Plan(np.array(table, np.int64), np.concatenate(runs), np.array(offsets or [(0, 0)], np.int64), rows, more, slots, line, chunk,
+                 chunks, pitch, step, block, weights, scratch, (rows * slots if rows > 0 else PIXELS) + ROWS,
+                 pixels * taps * C * groups * Kp / MULTIPLY_ADDS_PER_NS)
 
 
 def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, floor, stride, out, out_stride):
@@ -209,8 +262,8 @@ def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, f
     if bias is not None:
         padded[:, :K] = bias.reshape(groups, K)
     _, OH, OW, channels = out.shape
-    _convolve(x, packed, plan.phases, plan.runs, plan.offsets, plan.run, C, K, groups, padded.reshape(-1), *stride, plan.y0,
-              plan.x0, plan.rows, plan.band, plan.slots, plan.block, out.reshape(-1), OH * OW * channels,
+    _convolve(x, packed, plan.phases, plan.runs, plan.taps, C, K, groups, padded.reshape(-1), *stride, plan.rows, plan.more,
+              plan.slots, plan.line, plan.chunk, plan.chunks, plan.pitch, plan.step, plan.block, out.reshape(-1), OH * OW * channels,
               OW * channels * out_stride[0], channels * out_stride[1], floor, memory.empty((MAX_THREADS, plan.scratch), x.dtype),
               memory.empty((MAX_THREADS, plan.places), np.int64), work=plan.work)
 
@@ -246,11 +299,8 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
     R, S, Cg, K = w.shape
     if out.size == 0:
         return
-    if Cg == 1 and groups > 1:
+    if depthwise.suits(Cg, K // groups, groups, x.dtype):
         depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out, relu)
-        return
-    if grouped.suits(groups, Cg, K, x.dtype):
-        grouped.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out, relu)
         return
     if _winograd(winograd.pays, x, out, (R, S), (sh, sw), (dh, dw), groups, kept=is_kept(w)):
         winograd.conv2d(x, w, False, -ph, -pw, bias, out, relu)
@@ -276,11 +326,8 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     if g.size == 0:
         out[...] = 0
         return
-    if Cg == 1 and groups > 1:
+    if depthwise.suits(Cg, K // groups, groups, g.dtype):
         depthwise.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
-        return
-    if grouped.suits(groups, Cg, K, g.dtype):
-        grouped.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
         return
     if _winograd(winograd.pays, g, out, (R, S), (sh, sw), (dh, dw), groups, kept=is_kept(w)):
         winograd.conv2d(g, w, True, ph - 2, pw - 2, None, out)

@@ -1,137 +1,174 @@
-"""Convolutions whose groups have one input channel each: sums over taps only, vectorised over channels.
+"""Convolutions whose groups have few channels: sums lane by lane, vectorised over channels.
 
-With a depth multiplier (several outputs per channel) the input is repeated to the outputs' channels first.
+Groups have one input channel each, or as many inputs as outputs, of which a vector holds several groups. With a depth
+multiplier (several outputs of one input) the input is repeated to the outputs' channels first.
 """
+
+import functools
 
 import numpy as np
 from numba import prange
 
+from .. import memory
 from .jit import inline, kernel
+from .rows import lanes_of
 from .simd import at_least, fma, lanes, load, store, tile_add_to, tile_fma_rows, tile_splat, tile_store, tile_zeros, zeros
-from .taps import all_taps, input_phases
+from .taps import all_taps, in_order, input_phases, inside
 
-PIXELS = 4  # output pixels at a time: enough independent sums to hide the latency of additions
+PIXELS, WIDE = 4, 4  # output pixels and vectors of channels at a time: enough sums to hide the latency of additions
 MULTIPLY_ADDS_PER_NS = 8  # of one thread, roughly: memory sets the pace
-WIDE = 4  # vectors of channels made together where pixels are not
 PARTIALS = 16  # partial sums of the weight gradient at most
 
 
-@inline
-def _pixel_wide(x, xo, w, offsets, weights, count, bias, floor, k, y, yo):
-    """One output pixel for the channels of WIDE vectors."""
-    acc = tile_splat(1, WIDE, bias, k)
-    for t in range(count):
-        acc = tile_fma_rows(acc, x, xo + offsets[t] + k, 0, w, weights[t] + k)
-    tile_store(at_least(acc, floor), y, yo + k, 0, WIDE * lanes(x))
-
-
-def _pixel_of(wide):
+def _window_of(pixels, vecs):
     @inline
-    def pixel(x, xo, w, offsets, weights, count, bias, floor, k, y, yo):
-        """One output pixel for the channels of one vector."""
-        acc = load(bias, k, wide)
-        for t in range(count):
-            acc = fma(load(x, xo + offsets[t] + k, wide), load(w, weights[t] + k, wide), acc)
-        store(y, yo + k, at_least(acc, floor))
+    def window(x, xo, x_line, x_tap, x_pixel, w, wo, w_line, w_tap, w_step, within, lines, taps, bias, floor, k, y, yo, y_pixel,
+               valid):
+        """Neighbouring output pixels whose lines x taps inputs and weights lie at constant steps."""
+        acc = tile_splat(pixels, vecs, bias, k)
+        for _ in range(lines):
+            a, b = xo, wo
+            for _ in range(taps):
+                acc = tile_fma_rows(acc, x, a, x_pixel, w, b, w_step, within)
+                a += x_tap
+                b += w_tap
+            xo += x_line
+            wo += w_line
+        tile_store(at_least(acc, floor), y, yo, y_pixel, valid)
 
-    return pixel
+    return window
 
 
-_pixel_narrow, _pixel_single = _pixel_of(True), _pixel_of(False)
+def _channels_of(pixels):
+    wide, narrow = _window_of(pixels, WIDE), _window_of(pixels, 1)
+
+    @inline
+    def channels(K, x, xo, x_line, x_tap, x_pixel, w, wo, w_line, w_tap, within, lines, taps, bias, floor, y, yo, y_pixel):
+        k, L = 0, lanes(w)
+        while k + WIDE * L <= K:
+            wide(x, xo + k, x_line, x_tap, x_pixel, w, wo + k, w_line, w_tap, K, within, lines, taps, bias, floor, k, y, yo + k,
+                 y_pixel, K - k)
+            k += WIDE * L
+        while k < K:
+            narrow(x, xo + k, x_line, x_tap, x_pixel, w, wo + k, w_line, w_tap, K, within, lines, taps, bias, floor, k, y, yo + k,
+                   y_pixel, K - k)
+            k += L
+
+    return channels
 
 
-@inline
-def _pixels(x, xo, x_pixel, w, offsets, weights, count, bias, floor, k, y, yo, y_pixel):
-    """PIXELS output pixels with every tap inside, for the channels of one vector."""
-    acc = tile_splat(PIXELS, 1, bias, k)
-    for t in range(count):
-        acc = tile_fma_rows(acc, x, xo + offsets[t] + k, x_pixel, w, weights[t] + k)
-    tile_store(at_least(acc, floor), y, yo + k, y_pixel, lanes(x))
+_channels_many, _channels_one = _channels_of(PIXELS), _channels_of(1)
 
 
 @kernel
-def _correlate(x, w, taps, phases, sy, sx, bias, floor, y, y_image, y_row, y_pixel):
-    """Row (first tap, end of taps, start in y, OH, OW, low, high) of `phases`; row (weight, dy, dx) of `taps`.
+def _correlate(x, N, H, W, K, w, within, phases, sy, sx, bias, floor, y, y_image, y_row, y_pixel):
+    """Row (lines, taps per line, weight, steps of it, dy, step of it, dx, step of it, start in y, OH, OW) of `phases`.
 
-    Output columns in [low, high) have every tap inside the image. A task makes one row of every phase, since they read
-    the same rows of the input.
+    A task makes one row of every phase, since they read the same rows of the input. Vectors reach past K channels.
     """
-    N, H, W, K = x.shape
-    L = lanes(w)
-    whole, whole_wide = K // L * L, K // (WIDE * L) * WIDE * L
-    flat, rows, most = x.reshape(-1), phases[0, 3], taps.shape[0]
+    rows, G = phases[0, 10], len(within)
     for task in prange(N * rows):
         i = np.int64(task)
         n, row = i // rows, i % rows
-        offsets, columns, weights = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
-        inner, inner_weights = np.empty(most, np.int64), np.empty(most, np.int64)
         for f in range(phases.shape[0]):
-            OW, low, high, count = phases[f, 4], phases[f, 5], phases[f, 6], 0
-            for t in range(phases[f, 0], phases[f, 1]):
-                h = row * sy + taps[t, 1]
-                if 0 <= h < H:
-                    offsets[count], columns[count], weights[count] = (h * W + taps[t, 2]) * K, taps[t, 2], taps[t, 0] * K
-                    count += 1
-            xo, yo = n * H * W * K, phases[f, 2] + n * y_image + row * y_row
-            j = 0 if row < phases[f, 3] else OW
+            taps, x_tap, w_tap, dx, OW = phases[f, 1], phases[f, 8] * K, phases[f, 4] * G * K, phases[f, 7], phases[f, 11]
+            dy, x_line, w_line = row * sy + phases[f, 5], phases[f, 6] * W * K, phases[f, 3] * G * K
+            if row >= phases[f, 10]:
+                continue
+            # Lines inside the image; columns whose every tap is.
+            top, bottom = inside(dy, phases[f, 6], H, phases[f, 0])
+            low, _ = inside(dx, sx, W, OW)
+            _, high = inside(dx + (taps - 1) * phases[f, 8], sx, W, OW)
+            xo = ((n * H + dy) * W + dx) * K + top * x_line
+            wo = phases[f, 2] * G * K + top * w_line
+            yo = phases[f, 9] + n * y_image + row * y_row
+            j = 0
             while j < OW:
-                if low <= j < high and high - low >= PIXELS:
+                if low <= j and j < high and high - low >= PIXELS:
                     j = min(j, high - PIXELS)  # over pixels already done, rather than one by one
-                    xj, yj = xo + j * sx * K, yo + j * y_pixel
-                    for k in range(0, whole, L):
-                        _pixels(flat, xj, sx * K, w, offsets, weights, count, bias, floor, k, y, yj, y_pixel)
-                    for p in range(PIXELS):
-                        for k in range(whole, K):
-                            _pixel_single(flat, xj + p * sx * K, w, offsets, weights, count, bias, floor, k, y, yj + p * y_pixel)
+                    _channels_many(K, x, xo + j * sx * K, x_line, x_tap, sx * K, w, wo, w_line, w_tap, within, bottom - top, taps,
+                                   bias, floor, y, yo + j * y_pixel, y_pixel)
                     j += PIXELS
                 else:
-                    xj, yj, here = xo + j * sx * K, yo + j * y_pixel, 0
-                    for t in range(count):
-                        if 0 <= j * sx + columns[t] < W:
-                            inner[here], inner_weights[here] = offsets[t], weights[t]
-                            here += 1
-                    for k in range(0, whole_wide, WIDE * L):
-                        _pixel_wide(flat, xj, w, inner, inner_weights, here, bias, floor, k, y, yj)
-                    for k in range(whole_wide, whole, L):
-                        _pixel_narrow(flat, xj, w, inner, inner_weights, here, bias, floor, k, y, yj)
-                    for k in range(whole, K):
-                        _pixel_single(flat, xj, w, inner, inner_weights, here, bias, floor, k, y, yj)
+                    left, right = inside(j * sx + dx, phases[f, 8], W, taps)
+                    _channels_one(K, x, xo + j * sx * K + left * x_tap, x_line, x_tap, 0, w, wo + left * w_tap, w_line, w_tap,
+                                  within, bottom - top, right - left, bias, floor, y, yo + j * y_pixel, y_pixel)
                     j += 1
 
 
-def _run(x, w, phases, sy, sx, bias, floor, out, out_sy, out_sx):
-    """Writes out[n, top + i * out_sy, left + j * out_sx] of each phase for every i and j; w (taps, K), bias (K,).
+def _with_slack(a, K):
+    """`a`, flat, with space after its end for vectors that reach past K channels."""
+    if K % lanes_of(a.dtype) == 0:
+        return a.reshape(-1)
+    out = memory.empty((a.size + lanes_of(a.dtype),), a.dtype)
+    out[: a.size] = a.reshape(-1)
+    return out
 
-    Channel k becomes max(floor, bias[k] + sum over t of x[n, i * sy + dy[t], j * sx + dx[t], k] * w[weight[t], k]).
+
+def _aligned(a):
+    """A copy of `a`, flat, that begins at a vector, with space for one after its end: small arrays may begin anywhere."""
+    L = lanes_of(a.dtype)
+    space = np.empty(a.size + 2 * L, a.dtype)
+    space = space[-(space.ctypes.data // a.itemsize) % L :]
+    space[: a.size] = a.reshape(-1)
+    return space
+
+
+def _steps(values):
+    return values[1] - values[0] if len(values) > 1 else 1
+
+
+@functools.lru_cache(maxsize=512)
+def _plan(kernel, stride, padding, dilation, out_shape, gradient):
+    """`_correlate`'s phases of a convolution, or of an input gradient, to images (N, OH, OW, K), and how many taps they have."""
+    phases, (sy, sx) = [all_taps(kernel, padding, dilation)], (1, 1)
+    if gradient:
+        phases, (sy, sx) = list(input_phases(kernel, stride, padding, dilation, out_shape[1:3])), stride
+    table = []
+    for phase in map(in_order, phases):
+        lines = sorted(set(phase.dy))
+        taps = len(phase.dy) // max(1, len(lines))
+        table.append([len(lines), taps, min(phase.weight[:1], default=0), _steps(phase.weight[:: taps or 1]), _steps(phase.weight[:taps]),
+                      min(phase.dy, default=0), _steps(lines), min(phase.dx, default=0), _steps(phase.dx[:taps]),
+                      (phase.top * out_shape[2] + phase.left) * out_shape[3],
+                      len(range(phase.top, out_shape[1], sy)), len(range(phase.left, out_shape[2], sx))])
+    return np.array(table, np.int64), sum(len(phase.dy) for phase in phases)
+
+
+def _run(x, w, plan, sy, sx, bias, floor, out, out_sy, out_sx):
+    """Writes out[n, top + i * out_sy, left + j * out_sx] of each phase for every i and j; w (taps, G, K), bias (K,).
+
+    Channel k becomes max(floor, bias[k] + sum over t and m of x[n, i * sy + dy[t], j * sx + dx[t], k // G * G + m] *
+    w[weight[t], m, k]).
     """
-    W = x.shape[2]
-    y_image, y_row, y_pixel = (s // x.itemsize for s in out.strides[:3])
-    taps, table = [], []
-    for phase in phases:
-        OH, OW = len(range(phase.top, out.shape[1], out_sy)), len(range(phase.left, out.shape[2], out_sx))
-        x0, x1 = min(phase.dx, default=0), max(phase.dx, default=0)
-        table.append([len(taps), len(taps) + len(phase.dx), phase.top * y_row + phase.left * y_pixel, OH, OW,
-                      max(0, -(x0 // sx)), min(OW, (W - 1 - x1) // sx + 1)])
-        taps += zip(phase.weight, phase.dy, phase.dx, strict=True)
-    _correlate(x, w.reshape(-1), np.array(taps, np.int64).reshape(-1, 3), np.array(table, np.int64), sy, sx, bias, floor,
-               out.reshape(-1), y_image, y_row * out_sy, y_pixel * out_sx,
-               work=x.shape[0] * table[0][3] * table[0][4] * bias.size * len(taps) / MULTIPLY_ADDS_PER_NS)
+    (phases, taps), (N, H, W, K), (_, OH, OW, _), G = plan, x.shape, out.shape, w.shape[1]
+    _correlate(_with_slack(x, K), N, H, W, K, _aligned(w), tuple(range(G)), phases, sy, sx, _aligned(bias), floor, out.reshape(-1),
+               OH * OW * K, OW * K * out_sy, K * out_sx,
+               work=N * phases[0, 10] * phases[0, 11] * K * taps * G / MULTIPLY_ADDS_PER_NS)
+
+
+def suits(C, K, groups, dtype):
+    """Whether groups of C to K channels are convolved here."""
+    return groups > 1 and (C == 1 or (C == K < lanes_of(dtype) and lanes_of(dtype) % C == 0))
 
 
 def conv2d(x, w, bias, stride, padding, dilation, out, relu):
-    """`conv.conv2d` with as many groups as channels: x (N, H, W, C), w (R, S, 1, K), out (N, OH, OW, K)."""
-    K = w.shape[3]
-    if x.shape[3] != K:
+    """`conv.conv2d` with groups that suit: x (N, H, W, C), w (R, S, C // groups, K), out (N, OH, OW, K)."""
+    R, S, G, K = w.shape
+    if G == 1 and x.shape[3] != K:
         x = np.repeat(x, K // x.shape[3], axis=3)
-    _run(x, w, [all_taps(w.shape[:2], padding, dilation)], *stride, bias, 0.0 if relu else -np.inf, out, 1, 1)
+    plan = _plan((R, S), stride, padding, dilation, out.shape, False)
+    _run(x, w.reshape(R * S, G, K), plan, *stride, bias, 0.0 if relu else -np.inf, out, 1, 1)
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, out):
-    """`conv.conv2d_input_grad` with as many groups as channels: g (N, OH, OW, K), w (R, S, 1, K), out (N, H, W, C)."""
-    K, C = w.shape[3], out.shape[3]
-    repeated = out if K == C else np.empty((*out.shape[:3], K), out.dtype)
-    bias = np.zeros(K, out.dtype)
-    _run(g, w, list(input_phases(w.shape[:2], stride, padding, dilation, out.shape[1:3])), 1, 1, bias, -np.inf, repeated, *stride)
+    """`conv.conv2d_input_grad` with groups that suit: g (N, OH, OW, K), w (R, S, C // groups, K), out (N, H, W, C)."""
+    (R, S, G, K), C = w.shape, out.shape[3]
+    repeated = out if K == C else memory.empty((*out.shape[:3], K), out.dtype)
+    # (R, S, inputs of a group, groups, outputs of it) -> (R * S, outputs, groups, inputs)
+    w = w.reshape(R * S, G, K // G, G).transpose(0, 3, 2, 1).reshape(R * S, G, K)
+    plan = _plan((R, S), stride, padding, dilation, repeated.shape, True)
+    _run(g, w, plan, 1, 1, np.zeros(K, out.dtype), -np.inf, repeated, *stride)
     if K != C:
         np.sum(repeated.reshape(*out.shape, K // C), axis=4, out=out)  # (N, H, W, K) -> (N, H, W, C, K // C) -> sum
 
@@ -166,7 +203,7 @@ def _three_of(vecs):
         """`_sums_wide` of three taps, `tap` apart in x and `y_step` in y, and of `vecs` vectors of channels at once."""
         acc = tile_zeros(3, vecs, x)
         for _ in range(count):
-            acc = tile_fma_rows(acc, x, xo, tap, g, go)
+            acc = tile_fma_rows(acc, x, xo, tap, g, go, 0, (0,))
             xo += x_step
             go += g_step
         tile_add_to(acc, y, yo, y_step)
@@ -178,18 +215,11 @@ _three_wide, _three_narrow = _three_of(WIDE), _three_of(1)
 
 
 @inline
-def _inside(tap, step, size, count):
-    """The outputs i in [0, count) whose tap i * step + tap lies in [0, size)."""
-    first = min(count, max(0, -(tap // step)))
-    return first, max(first, min(count, (size - 1 - tap) // step + 1))
-
-
-@inline
-def _edge(x, xo, sw, g, go, K, whole, L, first, last, y, yo):
-    """One tap's sums over output columns [first, last), for whole vectors of channels."""
-    if first < last:
+def _edge(x, xo, tap, g, go, K, whole, L, first, last, y, yo):
+    """Adds one output pixel's products for taps [first, last) in whole vectors of channels."""
+    for s in range(first, last):
         for k in range(0, whole, L):
-            _sums_wide(x, xo + first * sw * K + k, sw * K, g, go + first * K + k, K, last - first, y, yo + k)
+            store(y, yo + s * K + k, fma(load(x, xo + s * tap + k, True), load(g, go + k, True), load(y, yo + s * K + k, True)))
 
 
 @kernel
@@ -209,36 +239,32 @@ def _weight_grad(x, g, R, S, sh, sw, ph, pw, dh, dw, parts, partial):
                 h = i * sh - ph + r * dh
                 if h < 0 or h >= H:
                     continue
-                x_row, g_row, y_row = (n * H + h) * W * K, row * OW * K, (p * R + r) * S * K
+                x_row, g_row, y_row = ((n * H + h) * W - pw) * K, row * OW * K, (p * R + r) * S * K
+                # Columns whose taps all are inside; those of the others, at both edges, one by one.
+                first, _ = inside(-pw, sw, W, OW)
+                _, last = inside((S - 1) * dw - pw, sw, W, OW)
+                last = max(first, last)
+                for j in range(OW - last + first):
+                    j = j if j < first else j + last - first
+                    low, high = inside(j * sw - pw, dw, W, S)
+                    _edge(flat_x, x_row + j * sw * K, dw * K, flat_g, g_row + j * K, K, whole, L, low, high, partial, y_row)
+                xo, go = x_row + first * sw * K, g_row + first * K
                 threes = S // 3 * 3
                 for s in range(0, threes, 3):
-                    tap = s * dw - pw
-                    first, _ = _inside(tap, sw, W, OW)  # where all three taps are inside
-                    _, last = _inside(tap + 2 * dw, sw, W, OW)
-                    last = max(first, last)
-                    xo = x_row + (first * sw + tap) * K
                     for k in range(0, whole_wide, WIDE * L):
-                        _three_wide(flat_x, xo + k, sw * K, dw * K, flat_g, g_row + first * K + k, K, last - first,
-                                    partial, y_row + s * K + k, K)
+                        _three_wide(flat_x, xo + s * dw * K + k, sw * K, dw * K, flat_g, go + k, K, last - first, partial,
+                                    y_row + s * K + k, K)
                     for k in range(whole_wide, whole, L):
-                        _three_narrow(flat_x, xo + k, sw * K, dw * K, flat_g, g_row + first * K + k, K, last - first,
-                                      partial, y_row + s * K + k, K)
-                    for one in range(s, s + 3):  # what is left at both edges
-                        tap = one * dw - pw
-                        low, high = _inside(tap, sw, W, OW)
-                        _edge(flat_x, x_row + tap * K, sw, flat_g, g_row, K, whole, L, low, min(high, first), partial,
-                              y_row + one * K)
-                        _edge(flat_x, x_row + tap * K, sw, flat_g, g_row, K, whole, L, max(low, last), high, partial,
-                              y_row + one * K)
+                        _three_narrow(flat_x, xo + s * dw * K + k, sw * K, dw * K, flat_g, go + k, K, last - first, partial,
+                                      y_row + s * K + k, K)
+                for s in range(threes, S):
+                    for k in range(0, whole, L):
+                        _sums_wide(flat_x, xo + s * dw * K + k, sw * K, flat_g, go + k, K, last - first, partial, y_row + s * K + k)
                 for s in range(S):
-                    tap = s * dw - pw
-                    first, last = _inside(tap, sw, W, OW)
-                    if s >= threes:
-                        _edge(flat_x, x_row + tap * K, sw, flat_g, g_row, K, whole, L, first, last, partial, y_row + s * K)
-                    xo = x_row + (first * sw + tap) * K
+                    low, high = inside(s * dw - pw, sw, W, OW)
                     for k in range(whole, K):
-                        _sums_narrow(flat_x, xo + k, sw * K, flat_g, g_row + first * K + k, K, last - first, partial,
-                                     y_row + s * K + k)
+                        _sums_narrow(flat_x, x_row + (low * sw + s * dw) * K + k, sw * K, flat_g, g_row + low * K + k, K, high - low,
+                                     partial, y_row + s * K + k)
 
 
 def conv2d_weight_grad(g, x, stride, padding, dilation, out):
@@ -247,7 +273,7 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, out):
     if x.shape[3] != K:
         x = np.repeat(x, K // x.shape[3], axis=3)
     parts = min(PARTIALS, g.shape[0] * g.shape[1])
-    partial = np.empty((parts, R * S * K), x.dtype)
+    partial = memory.empty((parts, R * S * K), x.dtype)
     _weight_grad(x, g, R, S, *stride, *padding, *dilation, parts, partial.reshape(-1),
                  work=g.size * R * S / MULTIPLY_ADDS_PER_NS)
     with np.errstate(all="ignore"):  # Inf and NaN pass in silence

@@ -40,7 +40,7 @@ PARALLEL_WORK: float = 70_000
 SPINS = "20000"
 
 # Kernels that need scratch for each thread take it for this many: the number in use may change before they run.
-MAX_THREADS = numba.config.NUMBA_NUM_THREADS
+MAX_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 _door = threading.RLock()
 _in_forked_child = False

@@ -18,22 +18,22 @@ SHORT = 4  # vectors: shorter runs are copied one vector of all pixels after the
 
 
 @inline
-def _copy(x, o, x_step, count, size, out, to):
-    """out[to + p * PITCH : ... + size] = x[o + p * x_step : ... + size] for p in [0, count); writes whole vectors."""
+def _copy(x, o, x_step, count, size, out, to, pitch):
+    """out[to + p * pitch : ... + size] = x[o + p * x_step : ... + size] for p in [0, count); writes whole vectors."""
     L = lanes(x)
     if size > SHORT * L:
         for _ in range(count):
             for c in range(0, size, L):
                 store(out, to + c, load(x, o + c, True))
             o += x_step
-            to += PITCH
+            to += pitch
     else:
         for c in range(0, size, L):
             a, b = o + c, to + c
             for _ in range(count):
                 store(out, b, load(x, a, True))
                 a += x_step
-                b += PITCH
+                b += pitch
 
 
 @inline
@@ -45,8 +45,8 @@ def _copy_part(x, o, begin, end, size, out, to):
 
 
 @inline
-def gather(x, c0, C, runs, t0, t1, sy, sx, OH, OW, first, count, out):
-    """out, rows of PITCH: columns [t0, t1) of the windows of `count` output pixels from number `first` of N * OH * OW.
+def gather(x, c0, C, runs, t0, t1, sy, sx, OH, OW, first, count, out, pitch=PITCH):
+    """out, rows of `pitch`: columns [t0, t1) of the windows of `count` output pixels from number `first` of N * OH * OW.
 
     Row (dy, dx, width, start) of `runs`: columns from `start` on are channels [c0, c0 + C) of `width` neighbouring
     pixels (of one only, unless these are all channels) from (dy, dx), seen from the window's origin, on; 0 outside x.
@@ -72,11 +72,11 @@ def gather(x, c0, C, runs, t0, t1, sy, sx, OH, OW, first, count, out):
             elif inside <= j < outside and o + low + (high - low + L - 1) // L * L <= flat.shape[0]:
                 size = min(end, outside) - j
                 size = min(size, (flat.shape[0] - o - low - (high - low + L - 1) // L * L) // (sx * channels) + 1)
-                _copy(flat, o + low, sx * channels, size, high - low, out, to)
+                _copy(flat, o + low, sx * channels, size, high - low, out, to, pitch)
             else:
                 _copy_part(flat, o + low, -v * C - low, (W - v) * C - low, high - low, out, to)
             p += size
-            to += size * PITCH
+            to += size * pitch
 
 
 def runs_of(dy, dx, C, merge):
@@ -88,34 +88,3 @@ def runs_of(dy, dx, C, merge):
         else:
             runs.append([a, b, 1, t * C])
     return np.array(runs, np.int64).reshape(-1, 4)
-
-
-@inline
-def copy_band(x, n, top, left, sy, rows, width, out):
-    """out, flat (sy, rows, width, C): [a, i, j] is pixel (top + i * sy + a, left + j) of image n, zeros outside.
-
-    Rows that windows of stride sy meet with the same tap so lie side by side.
-    """
-    _, H, W, C = x.shape
-    L = lanes(x)
-    source = x.reshape(-1)
-    first, last = min(max(0, -left), width), max(min(width, W - left), 0)
-    for line in range(sy * rows):
-        to, h = line * width * C, top + line % rows * sy + line // rows
-        if h < 0 or h >= H or first >= last:
-            out[to : to + width * C] = 0
-            continue
-        out[to : to + first * C] = 0
-        start = ((n * H + h) * W + left) * C
-        j = first * C
-        while j + 4 * L <= last * C:
-            a, b = load(source, start + j, True), load(source, start + j + L, True)
-            c, d = load(source, start + j + 2 * L, True), load(source, start + j + 3 * L, True)
-            store(out, to + j, a)
-            store(out, to + j + L, b)
-            store(out, to + j + 2 * L, c)
-            store(out, to + j + 3 * L, d)
-            j += 4 * L
-        for e in range(j, last * C):
-            out[to + e] = source[start + e]
-        out[to + last * C : to + width * C] = 0

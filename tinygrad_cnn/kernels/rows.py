@@ -89,9 +89,9 @@ ROWS = 8 if VECTOR_REGISTERS == 32 else 6  # of the tiles of direct sums: featur
 
 
 @inline
-def product_wide(count, x, xo, step, taps, depth, w, wo, bias, k, add, y, places, shift, valid, floor, ahead, soon, share):
+def product_wide(count, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor, ahead, soon, share):
     """Rows of y from rows of x: y[places[p] + shift : ... + valid] = max(bias[k:] + sum over taps and c of
-    x[xo + p * step + taps[t] + c] * w[t, c], floor), c being below `depth` and w[t, c] VECS vectors.
+    x[xo + p * step + taps[t] + c] * w[t, c], floor), c being below `depth` and w[t, c] VECS vectors; `skip` lie between taps.
 
     If `add`, y takes the place of the bias. The last tile reads on after `count` rows of x and of `places`. Meanwhile
     ahead[soon + p * share : ...] is fetched into the second-level cache, and so are, during the first tile, later weights.
@@ -109,11 +109,12 @@ def product_wide(count, x, xo, step, taps, depth, w, wo, bias, k, add, y, places
                 fetch += ROWS
                 o += 1
                 to += VECS * lanes(w)
+            to += skip * VECS * lanes(w)
         tile_put(acc, y, places, p, shift, valid, add, floor)
 
 
 @inline
-def product_narrow(count, x, xo, step, taps, depth, w, wo, bias, k, add, y, places, shift, valid, floor):
+def product_narrow(count, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor):
     """`product_wide` for one vector; four elements of each row at a time, since addresses are most of its work."""
     for p in range(0, count, ROWS):
         acc = tile_zeros(ROWS, 1, w) if add else tile_splat(ROWS, 1, bias, k)
@@ -128,6 +129,7 @@ def product_narrow(count, x, xo, step, taps, depth, w, wo, bias, k, add, y, plac
                 acc = tile_fma(acc, x, o, step, w, to)
                 o += 1
                 to += lanes(w)
+            to += skip * lanes(w)
         tile_put(acc, y, places, p, shift, valid, add, floor)
 
 

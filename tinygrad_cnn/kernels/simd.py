@@ -392,49 +392,41 @@ def tile_fma_four(typing_context, tile, x, xo, x_step, w, wo):
 
 
 @intrinsic
-def tile_fma_rows(typing_context, tile, x, xo, x_step, w, wo):
-    """tile[r, :] += x[xo + r * x_step : ... + vecs * lanes] * w[wo : wo + vecs * lanes]: lane by lane."""
+def tile_fma_rows(typing_context, tile, x, xo, x_step, w, wo, w_step, within):
+    """For each m: tile[r, :] += x[xo + r * x_step : ... + vecs * lanes] * w[wo + m * w_step : ... + vecs * lanes], lane by lane.
+
+    `within`, a tuple, numbers the lanes of a group: 0 up to a divisor of lanes. Lane m of its group stands for all lanes of it.
+    """
+    size = within.count
 
     def codegen(context, builder, signature, args):
-        acc, x_array, offset, step, w_array, w_offset = args
+        acc, x_array, offset, step, w_array, w_offset, w_step, _ = args
+        undefined = ir.Constant(_vector_ir(tile), ir.Undefined)
+        orders = [ir.Constant(ir.VectorType(_I32, tile.lanes), [lane // size * size + m for lane in range(tile.lanes)])
+                  for m in range(size)]
         for v in range(tile.vecs):
-            shift = v * tile.lanes
-            factor = _load(context, builder, w, w_array, _index(builder, w_offset, shift), tile)
-            row = _index(builder, offset, shift)
+            shift, factors = _index(builder, w_offset, v * tile.lanes), []
+            for _ in range(size):
+                factors.append(_load(context, builder, w, w_array, shift, tile))
+                shift = builder.add(shift, w_step)
+            row = _index(builder, offset, v * tile.lanes)
             for r in range(tile.rows):
                 i = r * tile.vecs + v
-                value = _load(context, builder, x, x_array, row, tile)
-                acc = builder.insert_value(acc, _fma(builder, tile, value, factor, builder.extract_value(acc, i)), i)
+                value, total = _load(context, builder, x, x_array, row, tile), builder.extract_value(acc, i)
+                for order, factor in zip(orders, factors, strict=True):
+                    lane = value if size == 1 else builder.shuffle_vector(value, undefined, order)
+                    total = _fma(builder, tile, lane, factor, total)
+                acc = builder.insert_value(acc, total, i)
                 row = builder.add(row, step)
         return acc
 
-    return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
+    return tile(tile, x, types.intp, types.intp, w, types.intp, types.intp, within), codegen
 
 
 def _exchanged(builder: Any, tile: Tile, row: Any, distance: int) -> Any:
     """Lane l of the result is lane l ^ distance of the vector."""
     order = [(lane ^ distance) % tile.lanes for lane in range(tile.lanes)]
     return builder.shuffle_vector(row, row, ir.Constant(ir.VectorType(_I32, tile.lanes), order)) if distance else row
-
-
-@intrinsic(prefer_literal=True)
-def tile_fma_within(typing_context, tile, x, xo, x_step, w, wo, size):
-    """tile[r, l] += x[xo + r * x_step + (l ^ d)] * w[wo + d * lanes + l], summed over d in [0, size), size being a literal."""
-
-    def codegen(context, builder, signature, args):
-        acc, x_array, offset, step, w_array, w_offset, _ = args
-        factors = [_load(context, builder, w, w_array, _index(builder, w_offset, d * tile.lanes), tile)
-                   for d in range(size.literal_value)]
-        for r in range(tile.rows):
-            row = _load(context, builder, x, x_array, offset, tile)
-            total = builder.extract_value(acc, r)
-            for d, factor in enumerate(factors):
-                total = _fma(builder, tile, _exchanged(builder, tile, row, d), factor, total)
-            acc = builder.insert_value(acc, total, r)
-            offset = builder.add(offset, step)
-        return acc
-
-    return tile(tile, x, types.intp, types.intp, w, types.intp, size), codegen
 
 
 @intrinsic(prefer_literal=True)

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .jit import inline
+
 Pair = tuple[int, int]
 
 
@@ -43,3 +45,10 @@ def in_order(taps: Taps) -> Taps:
     ordered = sorted(zip(taps.dy, taps.dx, taps.weight, strict=True))
     dy, dx, weight = ([tap[i] for tap in ordered] for i in range(3))
     return Taps(taps.top, taps.left, weight, dy, dx)
+
+
+@inline
+def inside(first, step, size, count):
+    """The range of i in [0, count) whose first + i * step lies in [0, size); `step` is positive."""
+    low = min(count, max(0, -(first // step)))
+    return low, max(low, min(count, (size - 1 - first) // step + 1))
