@@ -57,11 +57,11 @@ def _taps_inside(taps, first, end, pixel, count, slots, top, sy, H):
     return first, end
 
 
-@kernel
-def _convolve(x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, slots, line, chunk, chunks, pitch, step,
-              block, y, y_image, y_row, y_pixel, floor, scratch, tables):
-    """All outputs, phase by phase: row (first, end, T, OH, OW, start in y, start in w, pixels per task, run) of `phases`
-    describes outputs that meet the same windows, T columns wide.
+@inline
+def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, slots, line, chunk, chunks, pitch, step,
+           block, y, y_image, y_row, y_pixel, floor, scratch, tables):
+    """The outputs of worker i, phase by phase: row (first, end, T, OH, OW, start in y, start in w, pixels per task, run) of
+    `phases` describes outputs that meet the same windows, T columns wide.
 
     Tasks are bands of `rows` lines of `slots` pixels, if `rows` is positive: rows of windows are copied, once for all
     windows that have them, in chunks of channels; if `line` is 1, whole lines of padded images, since neighbours share them.
@@ -80,71 +80,81 @@ def _convolve(x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
             numbers = max(numbers, (N * phases[f, 3] * phases[f, 4] + phases[f, 7] - 1) // phases[f, 7])
     blocks = (Kg + block - 1) // block
     tasks, workers, share = numbers * blocks, scratch.shape[0], C * sy * sx
-    for worker in prange(workers):
-        i = np.int64(worker)
-        windows, places = scratch[i], tables[i]
-        task, tasks_end = tasks * i // workers, tasks * (i + 1) // workers
-        while task < tasks_end:                # windows are copied once for all channels that this worker makes of them
-            number = task // blocks
-            k_first, k_last = task % blocks * block, min(Kg, (min(tasks_end, (number + 1) * blocks) - number * blocks) * block)
-            task = (number + 1) * blocks
-            n, top = number // bands, number % bands * rows
-            for part in range(groups * chunks):
-                group, t0 = part // chunks, part % chunks * chunk
-                c0, channels = (group * Cg + t0, min(chunk, Cg - t0)) if line > 1 else (0, C)
-                if rows > 0 and (line > 1 or part == 0):
-                    high = phases[0, 3] + more
-                    for a in range(sy):
-                        gather(x, c0, channels, runs[a * parts : (a + 1) * parts], 0, pitch, sy, sx, high, line,
-                               (n * high + top) * line, (min(rows, phases[0, 3] - top) + more) * line,
-                               windows[a * (rows + more) * line * pitch :], pitch)
-                for f in range(phases.shape[0]):
-                    T, OH, OW = phases[f, 2], phases[f, 3], phases[f, 4]
-                    first = number * phases[f, 7]
-                    count = min(phases[f, 7], N * OH * OW - first)
-                    if rows > 0:
-                        first, count = (n * OH + top) * slots, min(rows, OH - top) * slots
-                    if count <= 0 or 0 < t0 >= T:
+    windows, places = scratch[i], tables[i]
+    task, tasks_end = tasks * i // workers, tasks * (i + 1) // workers
+    while task < tasks_end:                # windows are copied once for all channels that this worker makes of them
+        number = task // blocks
+        k_first, k_last = task % blocks * block, min(Kg, (min(tasks_end, (number + 1) * blocks) - number * blocks) * block)
+        task = (number + 1) * blocks
+        n, top = number // bands, number % bands * rows
+        for part in range(groups * chunks):
+            group, t0 = part // chunks, part % chunks * chunk
+            for f in range(phases.shape[0]):
+                T, OH, OW = phases[f, 2], phases[f, 3], phases[f, 4]
+                first = number * phases[f, 7]
+                count = min(phases[f, 7], N * OH * OW - first)
+                if rows > 0:
+                    first, count = (n * OH + top) * slots, min(rows, OH - top) * slots
+                here = rows < 0 and (first + count + ROWS) * C <= flat.shape[0]
+                t1 = min(T, t0 + chunk)
+                if rows == 0 or rows < 0 and not here or rows > 0 and f == 0 and (line > 1 or part == 0):
+                    c0, channels, high, wide, p0, pixels = group * Cg, Cg, OH, OW, first, count
+                    columns_from, columns_to, a, b, to, images = t0, t1, phases[f, 0], phases[f, 1], 0, 1
+                    if rows > 0:           # rows of windows, sy images of them
+                        c0, channels = (group * Cg + t0, min(chunk, Cg - t0)) if line > 1 else (0, C)
+                        high, wide = OH + more, line
+                        p0, pixels = (n * high + top) * line, (min(rows, OH - top) + more) * line
+                        columns_from, columns_to, a, b, images = 0, pitch, 0, parts, sy
+                    for _ in range(images):
+                        gather(x, c0, channels, runs[a:b], columns_from, columns_to, sy, sx, high, wide, p0, pixels, windows[to:], pitch)
+                        a, b, to = b, b + parts, to + (rows + more) * line * pitch
+                if count <= 0 or 0 < t0 >= T:
+                    continue
+                line_slots = slots if rows > 0 else OW
+                _fill_places(first, count, line_slots, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
+                later = (first + count) // line_slots
+                soon = (later // OH * H + later % OH * sy) * W * C
+                source, xo, x_step, offsets, depth, skip = windows, 0, step, taps[:1, 0], t1 - t0, 0
+                if rows > 0:
+                    t1, xo = T if t0 + chunk >= Cg else 0, 0 if line > 1 else group * Cg
+                    depth = min(chunk, Cg - t0) * phases[f, 8]
+                    skip = Cg * phases[f, 8] - depth
+                elif here:
+                    source, xo, x_step = flat, first * C + group * Cg + t0, C
+                lowest = floor if t1 == T else -np.inf
+                # Tiles that meet the same lines inside the image; taps of others are left out.
+                done, end, from_tap, to_tap = 0, 0, -1, -1
+                while done < count:
+                    a, b = phases[f, 0], phases[f, 1]
+                    if rows > 0 and end < count:
+                        a, b = _taps_inside(taps, a, b, end, count, slots, top, sy, H)
+                    if end < count and (end == done or (a, b) == (from_tap, to_tap)):
+                        end, from_tap, to_tap = end + ROWS if rows > 0 else count, a, b
                         continue
-                    line_slots = slots if rows > 0 else OW
-                    _fill_places(first, count, line_slots, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
-                    here = rows < 0 and (first + count + ROWS) * C <= flat.shape[0]
-                    later = (first + count) // line_slots
-                    soon = (later // OH * H + later % OH * sy) * W * C
-                    t1 = min(T, t0 + chunk)
-                    source, xo, x_step, offsets, depth, skip = windows, 0, step, taps[:1, 0], t1 - t0, 0
+                    end = min(end, count)
                     if rows > 0:
-                        t1, xo = T if t0 + chunk >= Cg else 0, 0 if line > 1 else group * Cg
-                        depth = min(chunk, Cg - t0) * phases[f, 8]
-                        skip = Cg * phases[f, 8] - depth
-                    elif here:
-                        source, xo, x_step = flat, first * C + group * Cg + t0, C
-                    else:
-                        gather(x, group * Cg, Cg, runs[phases[f, 0] : phases[f, 1]], t0, t1, sy, sx, OH, OW, first, count, windows, pitch)
-                    lowest = floor if t1 == T else -np.inf
-                    done, from_tap, to_tap = 0, phases[f, 0], phases[f, 1]
-                    while done < count:
-                        end = count
-                        if rows > 0:
-                            # Tiles that meet the same lines inside the image; taps of others are left out.
-                            from_tap, to_tap = _taps_inside(taps, phases[f, 0], phases[f, 1], done, count, slots, top, sy, H)
-                            end = done + ROWS
-                            while end < count and (from_tap, to_tap) == _taps_inside(taps, phases[f, 0], phases[f, 1], end, count,
-                                                                                     slots, top, sy, H):
-                                end += ROWS
-                            end, offsets = min(end, count), taps[from_tap:to_tap, 0]
-                        o, ahead = xo + done * x_step, soon + done * share
-                        before = (from_tap - phases[f, 0]) * (depth + skip)
-                        for k in range(k_first, k_last, width):
-                            b = group * Kp + k
-                            wo = phases[f, 6] + b * T + (t0 + before) * min(width, Kp - k)
-                            if Kp - k > L:
-                                product_wide(end - done, source, o, x_step, offsets, depth, skip, w, wo, bias, b, t0 > 0, y,
-                                             places[done:], group * Kg + k, Kg - k, lowest, flat, ahead, share)
-                            else:
-                                product_narrow(end - done, source, o, x_step, offsets, depth, skip, w, wo, bias, b, t0 > 0, y,
-                                               places[done:], group * Kg + k, Kg - k, lowest)
-                        done = end
+                        offsets = taps[from_tap:to_tap, 0]
+                    o, ahead = xo + done * x_step, soon + done * share
+                    before = (from_tap - phases[f, 0]) * (depth + skip)
+                    for k in range(k_first, k_last, width):
+                        b = group * Kp + k
+                        wo = phases[f, 6] + b * T + (t0 + before) * min(width, Kp - k)
+                        if Kp - k > L:
+                            product_wide(end - done, source, o, x_step, offsets, depth, skip, w, wo, bias, b, t0 > 0, y,
+                                         places[done:], group * Kg + k, Kg - k, lowest, flat, ahead, share)
+                        else:
+                            product_narrow(end - done, source, o, x_step, offsets, depth, skip, w, wo, bias, b, t0 > 0, y,
+                                           places[done:], group * Kg + k, Kg - k, lowest)
+                    done = end
+
+
+@kernel
+def _convolve(x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, slots, line, chunk, chunks, pitch, step, block,
+              y, y_image, y_row, y_pixel, floor, scratch, tables):
+    """All outputs. What the workers do is a function of its own, compiled once for one thread and for several."""
+    for worker in prange(scratch.shape[0]):
+        _share(np.int64(worker), x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, slots, line, chunk, chunks, pitch,
+               step, block, y, y_image, y_row, y_pixel, floor, scratch, tables)
 
 
 class _Plan(NamedTuple):

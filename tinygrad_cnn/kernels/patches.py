@@ -66,15 +66,13 @@ def gather(x, c0, C, runs, t0, t1, sy, sx, OH, OW, first, count, out, pitch=PITC
             n, h, v = line // OH, line % OH * sy + dy, j * sx + dx
             end = min(OW, j + count - p)
             o = ((n * H + h) * W + v) * channels + c0
-            size = 1
-            if h < 0 or h >= H:
-                _copy_part(flat, o, 0, 0, high - low, out, to)
-            elif inside <= j < outside and o + low + (high - low + L - 1) // L * L <= flat.shape[0]:
+            size, row = 1, 0 <= h < H
+            if row and inside <= j < outside and o + low + (high - low + L - 1) // L * L <= flat.shape[0]:
                 size = min(end, outside) - j
                 size = min(size, (flat.shape[0] - o - low - (high - low + L - 1) // L * L) // (sx * channels) + 1)
                 _copy(flat, o + low, sx * channels, size, high - low, out, to, pitch)
             else:
-                _copy_part(flat, o + low, -v * C - low, (W - v) * C - low, high - low, out, to)
+                _copy_part(flat, o + low, -v * C - low, (W - v) * C - low if row else -v * C - low, high - low, out, to)
             p += size
             to += size * pitch
 
