@@ -83,39 +83,42 @@ def relu_grad_sum(g, y, total):
         total[...] = sums.reshape(-1, C).sum(axis=0)
 
 
-@kernel
-def _moment_blocks(x, rows, means, squares):
+@inline
+def _moments(b, x, rows, pivots, means, squares):
     """One pass: sums of the deviations from the block's first row, and of their squares.
 
     A pivot that comes from the data cancels no more than len(block) * eps of the squares, however far the mean is from 0.
     """
     M, C = x.shape
+    first, last = b * rows, min(M, (b + 1) * rows)
+    pivot, mean, square = pivots[b], means[b], squares[b]
+    mean[:] = 0
+    square[:] = 0
+    for c in range(C):
+        pivot[c] = x[first, c]
+    i = first
+    while i + 4 <= last:                       # four rows at a time: the sums are read and written less often
+        for c in range(C):
+            p, q = x[i, c] - pivot[c], x[i + 1, c] - pivot[c]
+            r, s = x[i + 2, c] - pivot[c], x[i + 3, c] - pivot[c]
+            mean[c] += (p + q) + (r + s)
+            square[c] += (p * p + q * q) + (r * r + s * s)
+        i += 4
+    while i < last:
+        for c in range(C):
+            p = x[i, c] - pivot[c]
+            mean[c] += p
+            square[c] += p * p
+        i += 1
+    for c in range(C):
+        square[c] -= mean[c] * (mean[c] / (last - first))
+        mean[c] = pivot[c] + mean[c] / (last - first)
+
+
+@kernel
+def _moment_blocks(x, rows, pivots, means, squares):
     for block in prange(means.shape[0]):
-        b = np.int64(block)
-        first, last = b * rows, min(M, (b + 1) * rows)
-        mean, square = means[b], squares[b]
-        pivot = np.empty(C)
-        mean[:] = 0
-        square[:] = 0
-        for c in range(C):
-            pivot[c] = x[first, c]
-        i = first
-        while i + 4 <= last:                   # four rows at a time: the sums are read and written less often
-            for c in range(C):
-                p, q = x[i, c] - pivot[c], x[i + 1, c] - pivot[c]
-                r, s = x[i + 2, c] - pivot[c], x[i + 3, c] - pivot[c]
-                mean[c] += (p + q) + (r + s)
-                square[c] += (p * p + q * q) + (r * r + s * s)
-            i += 4
-        while i < last:
-            for c in range(C):
-                p = x[i, c] - pivot[c]
-                mean[c] += p
-                square[c] += p * p
-            i += 1
-        for c in range(C):
-            square[c] -= mean[c] * (mean[c] / (last - first))
-            mean[c] = pivot[c] + mean[c] / (last - first)
+        _moments(np.int64(block), x, rows, pivots, means, squares)
 
 
 def channel_mean_var(x, mean, var):
@@ -136,8 +139,8 @@ def channel_mean_var(x, mean, var):
         var[...] = np.nan
         return
     rows = _block_rows(x)
-    means, squares = np.empty((2, _block_count(x), C))
-    _moment_blocks(x, rows, means, squares, work=2 * x.size / ELEMENTS_PER_NS)
+    pivots, means, squares = np.empty((3, _block_count(x), C))
+    _moment_blocks(x, rows, pivots, means, squares, work=2 * x.size / ELEMENTS_PER_NS)
     counts = np.full(len(means), float(rows))
     counts[-1] = M - rows * (len(means) - 1)
     # Deviations are taken from the first block's mean, so that the weighted average does not round at the mean's size.
@@ -155,31 +158,35 @@ def _passed(g, x, scale, shift, bound):
     return np.float64(0) if x * scale + shift <= bound else np.float64(g)
 
 
+@inline
+def _products(b, g, x, mean, scale, shift, bound, rows, sums, products):
+    M, C = g.shape
+    total, product = sums[b], products[b]
+    total[:] = 0
+    product[:] = 0
+    i, last = b * rows, min(M, (b + 1) * rows)
+    while i + 4 <= last:                       # four rows at a time: the sums are read and written less often
+        for c in range(C):
+            p = _passed(g[i, c], x[i, c], scale[c], shift[c], bound)
+            q = _passed(g[i + 1, c], x[i + 1, c], scale[c], shift[c], bound)
+            r = _passed(g[i + 2, c], x[i + 2, c], scale[c], shift[c], bound)
+            s = _passed(g[i + 3, c], x[i + 3, c], scale[c], shift[c], bound)
+            total[c] += (p + q) + (r + s)
+            product[c] += ((p * (x[i, c] - mean[c]) + q * (x[i + 1, c] - mean[c]))
+                           + (r * (x[i + 2, c] - mean[c]) + s * (x[i + 3, c] - mean[c])))
+        i += 4
+    while i < last:
+        for c in range(C):
+            p = _passed(g[i, c], x[i, c], scale[c], shift[c], bound)
+            total[c] += p
+            product[c] += p * (x[i, c] - mean[c])
+        i += 1
+
+
 @kernel
 def _product_blocks(g, x, mean, scale, shift, bound, rows, sums, products):
-    M, C = g.shape
     for block in prange(sums.shape[0]):
-        b = np.int64(block)
-        total, product = sums[b], products[b]
-        total[:] = 0
-        product[:] = 0
-        i, last = b * rows, min(M, (b + 1) * rows)
-        while i + 4 <= last:                   # four rows at a time: the sums are read and written less often
-            for c in range(C):
-                p = _passed(g[i, c], x[i, c], scale[c], shift[c], bound)
-                q = _passed(g[i + 1, c], x[i + 1, c], scale[c], shift[c], bound)
-                r = _passed(g[i + 2, c], x[i + 2, c], scale[c], shift[c], bound)
-                s = _passed(g[i + 3, c], x[i + 3, c], scale[c], shift[c], bound)
-                total[c] += (p + q) + (r + s)
-                product[c] += ((p * (x[i, c] - mean[c]) + q * (x[i + 1, c] - mean[c]))
-                               + (r * (x[i + 2, c] - mean[c]) + s * (x[i + 3, c] - mean[c])))
-            i += 4
-        while i < last:
-            for c in range(C):
-                p = _passed(g[i, c], x[i, c], scale[c], shift[c], bound)
-                total[c] += p
-                product[c] += p * (x[i, c] - mean[c])
-            i += 1
+        _products(np.int64(block), g, x, mean, scale, shift, bound, rows, sums, products)
 
 
 def _bound(relu, x):
@@ -229,16 +236,20 @@ def normalize(x, scale, shift, relu, out):
     _normalize(x, scale, shift, lowest, _block_rows(x), _block_count(x), out, work=x.size / ELEMENTS_PER_NS)
 
 
+@inline
+def _input_grad(first, x, mean, a, b, d, scale, shift, bound, rows, g):
+    M, C = x.shape
+    for i in range(first, min(M, first + rows)):
+        for c in range(C):
+            passed = g[i, c] * a[c]
+            passed = 0 if x[i, c] * scale[c] + shift[c] <= bound else passed
+            g[i, c] = passed - (x[i, c] - mean[c]) * b[c] - d[c]
+
+
 @kernel
 def _batch_norm_input_grad(x, mean, a, b, d, scale, shift, bound, rows, blocks, g):
-    M, C = x.shape
     for block in prange(blocks):
-        first = np.int64(block) * rows
-        for i in range(first, min(M, first + rows)):
-            for c in range(C):
-                passed = g[i, c] * a[c]
-                passed = 0 if x[i, c] * scale[c] + shift[c] <= bound else passed
-                g[i, c] = passed - (x[i, c] - mean[c]) * b[c] - d[c]
+        _input_grad(np.int64(block) * rows, x, mean, a, b, d, scale, shift, bound, rows, g)
 
 
 def batch_norm_input_grad(x, mean, invstd, weight, scale, shift, relu, sum_g, sum_gx, g):
