@@ -10,8 +10,7 @@ from numba import prange
 
 from .jit import inline, kernel
 from .rows import VECS, lanes_of
-from .simd import VECTOR_REGISTERS, lanes, load, store
-from .weight_grad import outer_of
+from .simd import VECTOR_REGISTERS, lanes, load, store, tile_add_to, tile_fma, tile_zeros
 from .winograd import OUT, POINTS, ROOT_HALF, ROOT_TWO, copy_patch, load_line, store_line, transform_tile
 
 CHANNELS = 64  # of input and of output per task: their sums stay in the second-level cache
@@ -92,7 +91,21 @@ def _gather_weights(m, step, C, size, y, yo, row, tap):
             _store_three(y, to + 2 * tap, 3 * tap, _gather(p[2], q[2], r[2], s[2], t[2], v[2]))
 
 
-_outer_wide, _outer_narrow = outer_of(ROWS, VECS), outer_of(ROWS, 1)
+def _outer_of(vecs):
+    @inline
+    def outer(count, u, uo, u_row, v, vo, v_row, m, mo, size):
+        """m[row, k] += sum over `count` tiles of u[tile, row] * v[tile, k]."""
+        acc = tile_zeros(ROWS, vecs, u)
+        for _ in range(count):
+            acc = tile_fma(acc, u, uo, 1, v, vo)
+            uo += u_row
+            vo += v_row
+        tile_add_to(acc, m, mo, size)
+
+    return outer
+
+
+_outer_wide, _outer_narrow = _outer_of(VECS), _outer_of(1)
 
 
 @inline
@@ -104,10 +117,10 @@ def _add_products(count, u, u_row, v, v_row, rows, size, m):
         for k in range(0, size, width):
             if size - k >= width:
                 for c in range(0, rows, ROWS):
-                    _outer_wide(u, uo + c, 0, u_row, v, vo + k, 0, v_row, 1, count, m, mo + c * size + k, size)
+                    _outer_wide(count, u, uo + c, u_row, v, vo + k, v_row, m, mo + c * size + k, size)
             else:
                 for c in range(0, rows, ROWS):
-                    _outer_narrow(u, uo + c, 0, u_row, v, vo + k, 0, v_row, 1, count, m, mo + c * size + k, size)
+                    _outer_narrow(count, u, uo + c, u_row, v, vo + k, v_row, m, mo + c * size + k, size)
 
 
 @kernel
