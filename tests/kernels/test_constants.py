@@ -39,8 +39,9 @@ def test_a_new_version_is_read_anew(weights):
 
     storage = Storage()
     for _ in range(3):
-        constants.declare(weights, storage)
-        for _ in range(2):
+        for times in 1, 2, 3:
+            constants.declare(weights, storage)
+            assert constants.is_kept(weights) == (times > 1)
             for a, b in zip(_gradient(weights), _gradient(weights.copy()), strict=True):
                 np.testing.assert_array_equal(a, b)
         weights *= 2

@@ -64,10 +64,14 @@ def test_weights_are_kept_in_evaluation_only():
     layer(x)
     assert not constants.is_kept(layer.weight._data)
     layer.eval()(x)
+    assert not constants.is_kept(layer.weight._data)                   # a step of training may follow
+    layer(x)
     assert constants.is_kept(layer.weight._data)
     layer.weight.data.mul_(2)
     assert not constants.is_kept(layer.weight._data)
     layer(x)
+    layer(x)
+    assert constants.is_kept(layer.weight._data)
     layer.train()(x)
     assert not constants.is_kept(layer.weight._data)
 
@@ -76,8 +80,8 @@ def test_gradcheck_in_evaluation():
     layer = tg.nn.Conv2d(2, 3, 3, padding=1, dtype=tg.float64).eval()
     x = tg.randn(1, 2, 4, 3, dtype=tg.float64, requires_grad=True)
 
-    def twice(x, *parameters):                 # the second use of each perturbed weight reads what was made of it
-        return layer(x), layer(x * x)
+    def twice(x, *parameters):                 # from the second use on, each perturbed weight is read as it was packed
+        return layer(x), layer(x * x), layer(2 * x)
 
     before, version = layer.weight.numpy().copy(), layer.weight._storage.version
     y = layer(x)

@@ -23,20 +23,25 @@ class _Made(NamedTuple):
     reference: weakref.ref[np.ndarray]
     storage: Versioned
     version: int
-    results: dict[Hashable, np.ndarray]
+    results: dict[Hashable, np.ndarray] | None
 
 
 _made: dict[int, _Made] = {}
 
 
 def declare(array: np.ndarray, storage: Versioned | None = None) -> None:
-    """Say that this array will be read many times between writes, which `storage` counts; without one, that there are none."""
+    """Say that this array may be read many times between writes, which `storage` counts; without one, that there are none.
+
+    What is made of it is kept from the second time on that this is said of one version: a step of training writes in between.
+    """
     memory = owner(array)
     key, storage = id(memory), storage or _Never()
     made = _made.get(key)
-    if made is None or made.storage is not storage or made.version != storage.version:
+    again = made is not None and made.storage is storage and made.version == storage.version
+    if not again or made is not None and made.results is None:
         pop = _made.pop                        # at the interpreter's end globals go before arrays do
-        _made[key] = _Made(weakref.ref(memory, lambda _: pop(key, None)), storage, storage.version, {})
+        _made[key] = _Made(weakref.ref(memory, lambda _: pop(key, None)), storage, storage.version,
+                           {} if again or type(storage) is _Never else None)
 
 
 def forget(array: np.ndarray) -> None:
