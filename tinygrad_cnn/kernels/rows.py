@@ -113,41 +113,24 @@ def product_wide(count, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, 
         tile_put(acc, y, places, p, shift, valid, add, floor)
 
 
-def _narrow_of(rows):
-    @inline
-    def narrow(p, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor):
-        """`rows` rows of `product_narrow` from row p on."""
-        acc = tile_zeros(rows, 1, w) if add else tile_splat(rows, 1, bias, k)
+@inline
+def product_narrow(count, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor):
+    """`product_wide` for one vector; four elements of each row at a time, since addresses are most of its work."""
+    for p in range(0, count, ROWS):
+        acc = tile_zeros(ROWS, 1, w) if add else tile_splat(ROWS, 1, bias, k)
+        to = wo
         for t in range(taps.shape[0]):
             o = xo + p * step + taps[t]
             for _ in range(depth // 4):
-                acc = tile_fma_four(acc, x, o, step, w, wo)
+                acc = tile_fma_four(acc, x, o, step, w, to)
                 o += 4
-                wo += 4 * lanes(w)
+                to += 4 * lanes(w)
             for _ in range(depth % 4):
-                acc = tile_fma(acc, x, o, step, w, wo)
+                acc = tile_fma(acc, x, o, step, w, to)
                 o += 1
-                wo += lanes(w)
-            wo += skip * lanes(w)
+                to += lanes(w)
+            to += skip * lanes(w)
         tile_put(acc, y, places, p, shift, valid, add, floor)
-
-    return narrow
-
-
-_narrow_double, _narrow_single = _narrow_of(2 * ROWS), _narrow_of(ROWS)
-
-
-@inline
-def product_narrow(count, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor):
-    """`product_wide` for one vector: twice the rows; four elements of each at a time, since addresses are most of its work."""
-    p = 0
-    while p < count:
-        if count - p > ROWS:
-            _narrow_double(p, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor)
-            p += 2 * ROWS
-        else:
-            _narrow_single(p, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor)
-            p += ROWS
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
