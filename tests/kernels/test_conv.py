@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinygrad_cnn.kernels import conv as kernels
@@ -60,6 +60,7 @@ WAYS = {"rows of windows": {"COPY_CYCLES": 1e6, "MIN_TASKS": 1, "SHORT": 1 << 30
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=30, deadline=None)
 @given(conv=convs())
+@example(conv=Conv(1, 1, 11, 8, 7, 2, 5, 1, 1, (1, 2), (0, 0), (1, 3), 1, np.float32, 0))     # chunks wider than the channels
 def test_each_way_of_reading_windows_equals_the_slow_loop(way, conv):
     x, w, bias, g = conv.arrays()
     y, gx = poisoned(g.shape, conv.dtype), poisoned(x.shape, conv.dtype)
@@ -113,7 +114,8 @@ SIZES = [_plain(2, 70, 33, 77), _plain(40, 3, 20, 33, 5, 2, 2), _plain(5, 33, 13
          _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64), _plain(20, 3, 31, 70, 7, 2, 3), _plain(9, 2, 30, 17, 7, 1, 3),
          _plain(6, 32, 21, 32, groups=8), _plain(5, 64, 20, 64, 3, 2, 1, 32), _plain(3, 16, 12, 16, groups=8, dtype=np.float64),
          _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64), _plain(8, 16, 28, 40, 7, 1, 3), _plain(4, 150, 20, 40),
-         _plain(3, 70, 13, 70, 5, 1, 2, 70), _plain(2, 40, 14, 40, 3, 2, 1, 10), _plain(2, 8, 9, 8, 3, 1, 1, 4, np.float64)]
+         _plain(3, 70, 13, 70, 5, 1, 2, 70), _plain(2, 40, 14, 40, 3, 2, 1, 10), _plain(2, 8, 9, 8, 3, 1, 1, 4, np.float64),
+         Conv(6, 24, 60, 15, 20, 3, 19, 24, 60, (1, 1), (1, 9), (1, 1), 1, np.float32, 0)]
 
 
 @pytest.mark.parametrize("conv", SIZES, ids=lambda c: f"{c.N}x{c.C}x{c.H}-{c.K}")

@@ -231,7 +231,7 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
     table, runs, offsets, w_start = [], [], [], 0
     place = {b: dx.index(b) * chunk if line > 1 else (b - dx[0]) * pixel for b in dx}  # of a tap in a row
     if rows > 0 and line > 1:
-        runs = [runs_of([min(dy) + a] * len(dx), dx, chunk, groups == chunks == 1) for a in range(sy)]
+        runs = [runs_of([min(dy) + a] * len(dx), dx, chunk, groups == chunks == 1 and chunk == C) for a in range(sy)]
     elif rows > 0:
         runs = [[[min(dy) + a, dx[0], slots * sx, 0]] for a in range(sy)]
     for phase, (OH, OW) in zip(phases, sizes, strict=True):
