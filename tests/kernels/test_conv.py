@@ -61,6 +61,7 @@ WAYS = {"rows of windows": {"COPY_CYCLES": 1e6, "MIN_TASKS": 1, "SHORT": 1 << 30
 @settings(max_examples=30, deadline=None)
 @given(conv=convs())
 @example(conv=Conv(1, 1, 11, 8, 7, 2, 5, 1, 1, (1, 2), (0, 0), (1, 3), 1, np.float32, 0))     # chunks wider than the channels
+@example(conv=Conv(1, 1, 9, 4, 5, 2, 4, 1, 1, (1, 2), (0, 2), (1, 3), 1, np.float64, 0))        # some neighbours copied together
 def test_each_way_of_reading_windows_equals_the_slow_loop(way, conv):
     x, w, bias, g = conv.arrays()
     y, gx = poisoned(g.shape, conv.dtype), poisoned(x.shape, conv.dtype)

@@ -206,8 +206,8 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
     # A line of copied windows' rows, or of pixels: how many windows it has, pieces it is copied in, elements of each.
     parts = -(-C * len(dx) // DEPTH)
     part = C if parts == 1 else -(-C // (parts * L)) * L
-    merged = groups == parts == 1 and dx[-1] - dx[0] < len(dx)
-    row = (-(-len(dx) * part // L) if merged else -(-(len(dx) - 1) * part // L) + -(-part // L)) * L  # whole vectors are written
+    neighbours = runs_of([0] * len(dx), dx, part, groups == parts == 1)
+    row = int(np.max(-(-neighbours[:, 3] // L) - (-neighbours[:, 2] * part // L))) * L  # whole vectors are written
     row += (row // L % 2 == 0) * L  # not a power of two
     options, padded = [(wide, wide, part, row, row)] * (wide > 1), wide + (dx[-1] - dx[0]) // sx
     if padded * sx * pixel > SHORT * L:
@@ -231,12 +231,12 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
     table, runs, offsets, w_start = [], [], [], 0
     place = {b: dx.index(b) * chunk if line > 1 else (b - dx[0]) * pixel for b in dx}  # of a tap in a row
     if rows > 0 and line > 1:
-        runs = [runs_of([min(dy) + a] * len(dx), dx, chunk, groups == chunks == 1 and chunk == C) for a in range(sy)]
+        runs = [neighbours + [min(dy) + a, 0, 0, 0] for a in range(sy)]
     elif rows > 0:
         runs = [[[min(dy) + a, dx[0], slots * sx, 0]] for a in range(sy)]
     for phase, (OH, OW) in zip(phases, sizes, strict=True):
-        T, columns = len(phase.weight) * C, sorted({place[b] for b in phase.dx})
-        run = len(columns) if chunks == 1 and columns and columns[-1] - columns[0] == (len(columns) - 1) * C else 1
+        T, met = len(phase.weight) * C, sorted({place[b] for b in phase.dx})
+        run = len(met) if chunks == 1 and met and met[-1] - met[0] == (len(met) - 1) * C else 1
         if rows > 0:
             found = [(((a - min(dy)) % sy * (rows + more) + (a - min(dy)) // sy) * line * pitch + place[b], a)
                      for a, b in list(zip(phase.dy, phase.dx, strict=True))[::run]]
