@@ -16,12 +16,12 @@ from . import columns, depthwise, grouped, options, weight_grad, winograd, winog
 from .constants import is_kept
 from .jit import MAX_THREADS, inline, kernel, pair
 from .norm import channel_sum
-from .patches import DEPTH, PITCH, PIXELS, SHORT, gather, runs_of
+from .patches import DEPTH, PITCH, PIXELS, gather, runs_of
 from .rows import ROWS, VECS, lanes_of, pack, product_narrow, product_wide, transposed
-from .simd import VECTOR_BYTES, lanes
+from .simd import VECTOR_BYTES, lanes, store_steps
 from .taps import all_taps, in_order, input_phases
 
-BAND_BYTES = 1 << 19  # of copied rows of windows per task: a part of the second-level cache
+BAND_BYTES = 1 << 19  # of copied lines of images per task: a part of the second-level cache
 CACHE_BYTES = 1 << 20  # of weights that stay in the second-level cache from one task to the next
 MIN_TASKS = 16
 COPY_CYCLES = 4.5  # per vector of copied windows, which go to the second-level cache
@@ -32,46 +32,50 @@ MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 
 
 @inline
-def _fill_places(first, count, slots, OH, OW, start, image, row, pixel, places):
-    """places[p]: where in a flat array pixel number `first + p` of (N, OH, slots) lies, given the steps; -1 if not in (N, OH, OW)."""
-    line, j = first // slots, first % slots
-    p = -j
+def _fill_places(first, count, OH, OW, start, image, row, pixel, places):
+    """places[p]: where in a flat array pixel number `first + p` of (N, OH, OW) lies, given the steps."""
+    line, j, p = first // OW, first % OW, 0
     while p < count:
-        o = start + line // OH * image + line % OH * row
-        for i in range(max(p, 0), min(p + OW, count)):
-            places[i] = o + (i - p) * pixel
-        for i in range(max(p + OW, 0), min(p + slots, count)):
-            places[i] = -1
-        line += 1
-        p += slots
-    places[count : count + ROWS] = -1
+        size = min(OW - j, count - p)
+        o = start + line // OH * image + line % OH * row + j * pixel
+        for i in range(0, size, 8):
+            store_steps(places, p + i, o + i * pixel, pixel)
+        line, j, p = line + 1, 0, p + size
 
 
 @inline
-def _taps_inside(taps, first, end, pixel, count, slots, top, sy, H):
-    """The part of taps [first, end) in lines of the image, for a tile of pixels of the band at output line `top`."""
-    while first < end and (top + (min(pixel + ROWS, count) - 1) // slots) * sy + taps[first, 1] < 0:
-        first += 1
-    while first < end and (top + pixel // slots) * sy + taps[end - 1, 1] >= H:
-        end -= 1
-    return first, end
+def _taps_inside(taps, first, end, p, count, OW, top, sy, H):
+    """The part of taps [first, end) in lines of the image for the tile from pixel p of a band at output line `top` on, and
+    where the tiles end that meet the same."""
+    highest, lowest, until = top + p // OW, top + (min(p + ROWS, count) - 1) // OW, count
+    above, below = first, end - 1
+    while above < end and lowest * sy + taps[1, above] < 0:
+        above += 1
+    while below >= above and highest * sy + taps[1, below] >= H:
+        below -= 1
+    if above > below:
+        return above, above, min(count, p + ROWS)
+    if above > first:  # until tiles that reach a line that meets one tap more
+        until = max(p + ROWS, p + ((-(taps[1, above - 1] // sy) - top) * OW - p) // ROWS * ROWS)
+    line = (H - 1 - taps[1, below]) // sy + 1 - top  # the first one that does not meet the last tap
+    return above, below + 1, min(until, count, p + (line * OW - p + ROWS - 1) // ROWS * ROWS)
 
 
 @inline
-def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, slots, line, chunk, chunks, pitch, step,
+def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, x_row, line, chunk, chunks, pitch, step,
            block, y, y_image, y_row, y_pixel, floor, scratch, tables):
-    """The outputs of worker i, phase by phase: row (first, end, T, OH, OW, start in y, start in w, pixels per task, run) of
-    `phases` describes outputs that meet the same windows, T columns wide.
+    """The outputs of worker i, phase by phase: row (first, end, T, OH, OW, start in y, start in w, pixels per task) of `phases`
+    describes outputs that meet the same windows, T columns wide.
 
-    Tasks are bands of `rows` lines of `slots` pixels, if `rows` is positive: rows of windows are copied, once for all
-    windows that have them, in chunks of channels; if `line` is 1, whole lines of padded images, since neighbours share them.
-    Rows [first, end) of `taps` then are, for parts of the window of `run` pixels, where they lie, `step` apart for
-    neighbouring windows, and in which line. Else tasks are blocks of pixels times blocks of output channels: windows,
-    described by `runs` [first, end), are copied in chunks of columns, or, if `rows` is negative, are the pixels of x.
+    Tasks are bands of `rows` lines, if `rows` is positive: the lines of the padded image that their windows reach are copied,
+    `line` pieces of each; `taps` [:, first : end) then are, for each column, where it lies, and in which line. Else tasks are
+    blocks of pixels times blocks of output channels: windows, described by `runs` [first, end), are copied in chunks of
+    columns, or, if `rows` is negative, are the pixels of x. Windows of neighbouring pixels are `step`, those of neighbouring
+    lines `x_row` apart, except copied ones, which follow one another.
     """
     (N, H, W, C), L = x.shape, lanes(w)
     Kp, width = (Kg + L - 1) // L * L, VECS * L
-    flat, bands, numbers, parts = x.reshape(-1), 1, 0, runs.shape[0] // sy
+    flat, bands, numbers = x.reshape(-1), 1, 0
     if rows > 0:
         bands = (phases[0, 3] + rows - 1) // rows
         numbers = N * bands
@@ -80,7 +84,7 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
             numbers = max(numbers, (N * phases[f, 3] * phases[f, 4] + phases[f, 7] - 1) // phases[f, 7])
     blocks = (Kg + block - 1) // block
     tasks, workers, share = numbers * blocks, scratch.shape[0], C * sy * sx
-    windows, places = scratch[i], tables[i]
+    windows, places, lie = scratch[i], tables[i, : tables.shape[1] // 2], tables[i, tables.shape[1] // 2 :]
     task, tasks_end = tasks * i // workers, tasks * (i + 1) // workers
     while task < tasks_end:                # windows are copied once for all channels that this worker makes of them
         number = task // blocks
@@ -94,66 +98,52 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
                 first = number * phases[f, 7]
                 count = min(phases[f, 7], N * OH * OW - first)
                 if rows > 0:
-                    first, count = (n * OH + top) * slots, min(rows, OH - top) * slots
-                here = rows < 0 and (first + count + ROWS) * C <= flat.shape[0]
-                t1 = min(T, t0 + chunk)
-                if rows == 0 or rows < 0 and not here or rows > 0 and f == 0 and (line > 1 or part == 0):
-                    c0, channels, high, wide, p0, pixels = group * Cg, Cg, OH, OW, first, count
-                    columns_from, columns_to, a, b, to, images = t0, t1, phases[f, 0], phases[f, 1], 0, 1
-                    if rows > 0:           # rows of windows, sy images of them
-                        c0, channels = (group * Cg + t0, min(chunk, Cg - t0)) if line > 1 else (0, C)
-                        high, wide = OH + more, line
-                        p0, pixels = (n * high + top) * line, (min(rows, OH - top) + more) * line
-                        columns_from, columns_to, a, b, images = 0, pitch, 0, parts, sy
-                    for _ in range(images):
-                        gather(x, c0, channels, runs[a:b], columns_from, columns_to, sy, sx, high, wide, p0, pixels, windows[to:], pitch)
-                        a, b, to = b, b + parts, to + (rows + more) * line * pitch
+                    first, count = (n * OH + top) * OW, min(rows, OH - top) * OW
+                t1 = T if rows > 0 else min(T, t0 + chunk)
+                columns, a, b, down, right, high, wide, p0, pixels = t1, phases[f, 0], phases[f, 1], sy, sx, OH, OW, first, count
+                if rows > 0:               # lines of the image, in pieces
+                    columns, a, b, down, right, high, wide = pitch, 0, 1, 1, 1, (OH - 1) * sy + more, line
+                    p0, pixels = (n * high + top * sy) * line, ((min(rows, OH - top) - 1) * sy + more) * line
+                if rows == 0 or rows > 0 and f == 0:
+                    gather(x, group * Cg, Cg, runs[a:b], t0, columns, down, right, high, wide, p0, pixels, windows, pitch)
                 if count <= 0 or 0 < t0 >= T:
                     continue
-                line_slots = slots if rows > 0 else OW
-                _fill_places(first, count, line_slots, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
-                later = (first + count) // line_slots
+                source, xo, row = windows, 0, x_row if rows > 0 else OW * step
+                image, start = OH * row, -(first // OW * row + first % OW * step)
+                if rows < 0:
+                    source, xo, row, image, start = flat, group * Cg + t0, x_row, H * W * C, 0
+                _fill_places(first, count, OH, OW, start, image, row, step, lie)
+                _fill_places(first, count, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
+                lie[count : count + ROWS] = 0
+                places[count : count + ROWS] = -1
+                later = (first + count) // OW
                 soon = (later // OH * H + later % OH * sy) * W * C
-                source, xo, x_step, offsets, depth, skip = windows, 0, step, taps[:1, 0], t1 - t0, 0
-                if rows > 0:
-                    t1, xo = T if t0 + chunk >= Cg else 0, 0 if line > 1 else group * Cg
-                    depth = min(chunk, Cg - t0) * phases[f, 8]
-                    skip = Cg * phases[f, 8] - depth
-                elif here:
-                    source, xo, x_step = flat, first * C + group * Cg + t0, C
+                offsets = taps[0, : t1 - t0]
                 lowest = floor if t1 == T else -np.inf
-                # Tiles that meet the same lines inside the image; taps of others are left out.
-                done, end, from_tap, to_tap = 0, 0, -1, -1
-                while done < count:
-                    a, b = phases[f, 0], phases[f, 1]
-                    if rows > 0 and end < count:
-                        a, b = _taps_inside(taps, a, b, end, count, slots, top, sy, H)
-                    if end < count and (end == done or (a, b) == (from_tap, to_tap)):
-                        end, from_tap, to_tap = end + ROWS if rows > 0 else count, a, b
-                        continue
-                    end = min(end, count)
+                done = np.int64(0)
+                while done < count:        # by tiles that meet the same lines inside the image; taps of others are left out
+                    end, before = count, t0
                     if rows > 0:
-                        offsets = taps[from_tap:to_tap, 0]
-                    o, ahead = xo + done * x_step, soon + done * share
-                    before = (from_tap - phases[f, 0]) * (depth + skip)
+                        a, b, end = _taps_inside(taps, phases[f, 0], phases[f, 1], done, count, OW, top, sy, H)
+                        offsets, before = taps[0, a:b], a - phases[f, 0]
                     for k in range(k_first, k_last, width):
                         b = group * Kp + k
-                        wo = phases[f, 6] + b * T + (t0 + before) * min(width, Kp - k)
+                        wo = phases[f, 6] + b * T + before * min(width, Kp - k)
                         if Kp - k > L:
-                            product_wide(end - done, source, o, x_step, offsets, depth, skip, w, wo, bias, b, t0 > 0, y,
-                                         places[done:], group * Kg + k, Kg - k, lowest, flat, ahead, share)
+                            product_wide(done, end, source, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, group * Kg + k, Kg - k,
+                                         lowest, flat, soon, share * (k == k_first and t0 == 0))
                         else:
-                            product_narrow(end - done, source, o, x_step, offsets, depth, skip, w, wo, bias, b, t0 > 0, y,
-                                           places[done:], group * Kg + k, Kg - k, lowest)
+                            product_narrow(done, end, source, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, group * Kg + k, Kg - k,
+                                           lowest, flat, soon, share * (k == k_first and t0 == 0))
                     done = end
 
 
 @kernel
-def _convolve(x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, slots, line, chunk, chunks, pitch, step, block,
+def _convolve(x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, x_row, line, chunk, chunks, pitch, step, block,
               y, y_image, y_row, y_pixel, floor, scratch, tables):
     """All outputs. What the workers do is a function of its own, compiled once for one thread and for several."""
     for worker in prange(scratch.shape[0]):
-        _share(np.int64(worker), x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, slots, line, chunk, chunks, pitch,
+        _share(np.int64(worker), x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, x_row, line, chunk, chunks, pitch,
                step, block, y, y_image, y_row, y_pixel, floor, scratch, tables)
 
 
@@ -165,7 +155,7 @@ class _Plan(NamedTuple):
     taps: np.ndarray
     rows: int
     more: int
-    slots: int
+    x_row: int
     line: int
     chunk: int
     chunks: int
@@ -196,50 +186,41 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
     sizes = [(len(range(phase.top, out_shape[1], out_sy)), len(range(phase.left, out_shape[2], out_sx))) for phase in phases]
     high, wide = sizes[0]  # most of all phases
     dy, dx = _at(phases, "dy"), sorted(set(_at(phases, "dx")))
-    more = -(-(max(dy) - min(dy) + 1) // sy) - 1  # lines of windows' rows than of outputs
-    # Cycles per pixel: of products, with all tiles whole or not, and of copies, of windows or of their rows.
-    products = sum(len(phase.weight) for phase in phases) * C * Kp / L / 2 * groups
-    copies = groups * sum(len(phase.weight) * C / L * COPY_CYCLES + 7 * len(set(phase.dy)) for phase in phases)
-
+    more = max(dy) - min(dy) + 1  # lines from a window's first to its last
+    # Cycles per pixel: of products, with all tiles whole or not, and of copies, of windows or of lines.
     taps = sum(len(phase.weight) for phase in phases)
-    best, rows, slots, line, chunk, pitch, step = products + copies, 0, wide, wide, DEPTH, PITCH, PITCH
-    # A line of copied windows' rows, or of pixels: how many windows it has, pieces it is copied in, elements of each.
-    parts = -(-C * len(dx) // DEPTH)
-    part = C if parts == 1 else -(-C // (parts * L)) * L
-    neighbours = runs_of([0] * len(dx), dx, part, groups == parts == 1)
-    row = int(np.max(-(-neighbours[:, 3] // L) - (-neighbours[:, 2] * part // L))) * L  # whole vectors are written
-    row += (row // L % 2 == 0) * L  # not a power of two
-    options, padded = [(wide, wide, part, row, row)] * (wide > 1), wide + (dx[-1] - dx[0]) // sx
-    if padded * sx * pixel > SHORT * L:
-        options.append((padded, 1, C, padded * sx * pixel, sx * pixel))
-    for windows, pieces, size, elements, apart in options * (len(set(dy)) > 1 and taps * C * groups * Kp * bits <= 8 * CACHE_BYTES):
-        copied = elements / L if pieces == 1 else groups * wide * (len(dx) * C / L * COPY_CYCLES + 7)
-        room = BAND_BYTES * 8 // (bits * elements * pieces * sy)
-        for lines in range(max(1, min(high, N * high // MIN_TASKS, room)), 0, -1):
-            tiles = high // lines * -(-lines * windows // ROWS) + -(-(high % lines) * windows // ROWS)
-            cost = (products * tiles * ROWS + copied * sy * (high + -(-high // lines) * more)) / (high * wide)
-            if lines + more <= 2 * room and cost < best:
-                best, rows, slots, line, chunk, pitch, step = cost, lines, windows, pieces, size, elements, apart
-    chunks = max(1, -(-(C if rows > 0 else max(len(phase.weight) for phase in phases) * C) // chunk))
-    if rows == 0 and len(phases) == 1 and (dy, dx, sy, sx, H, W) == ([0], [0], 1, 1, high, wide):
-        rows = -1
+    products = taps * C * Kp / L / 2 * groups
+    best, rows = products + groups * (taps * C / L * COPY_CYCLES + sum(7 * len(set(phase.dy)) for phase in phases)), 0
+    # A line of the padded image: its pixels, elements from one to the next, the pieces it is copied in, elements of each.
+    padded = (wide - 1) * sx + dx[-1] - dx[0] + 1
+    apart = C if groups == 1 or C < L else -(-C // L) * L
+    line, pitch = (1, -(-padded * C // L) * L) if groups == 1 else (padded, apart)
+    if len(set(dy)) > 1 and taps * C * groups * Kp * bits <= 8 * CACHE_BYTES:
+        copied = groups * line * -(-pitch // L) * (1 if groups == 1 else 2)
+        room = BAND_BYTES * 8 // (bits * line * pitch)
+        for lines in range(min(high, max(1, N * high // MIN_TASKS)), 0, -1):
+            tiles = high // lines * -(-lines * wide // ROWS) + -(-(high % lines) * wide // ROWS)
+            cost = (products * tiles * ROWS + copied * (high * sy + -(-high // lines) * (more - sy))) / (high * wide)
+            if (lines - 1) * sy + more <= room and cost < best:
+                best, rows = cost, lines
+    chunks, x_row, step = 1, sy * line * pitch, sx * apart
+    if rows == 0:
+        chunks, pitch, step = max(1, -(-max(len(phase.weight) for phase in phases) * C // DEPTH)), PITCH, PITCH
+        if len(phases) == 1 and (dy, dx) == ([0], [0]) and sy * (high - 1) < H and sx * (wide - 1) < W:
+            rows, x_row, step = -1, sy * W * pixel, sx * pixel
     pixels, block = N * high * wide, K
     tasks = -(-pixels // PIXELS)
     if tasks < MIN_TASKS and rows <= 0:
         block = max(2 * VECS * L, -(-K * tasks // MIN_TASKS // (VECS * L)) * VECS * L)
         tasks = -(-MIN_TASKS // -(-K // block))
     table, runs, offsets, w_start = [], [], [], 0
-    place = {b: dx.index(b) * chunk if line > 1 else (b - dx[0]) * pixel for b in dx}  # of a tap in a row
-    if rows > 0 and line > 1:
-        runs = [neighbours + [min(dy) + a, 0, 0, 0] for a in range(sy)]
-    elif rows > 0:
-        runs = [[[min(dy) + a, dx[0], slots * sx, 0]] for a in range(sy)]
+    if rows > 0:
+        runs = [[[min(dy), dx[0], padded if line == 1 else 1, 0]]]
     for phase, (OH, OW) in zip(phases, sizes, strict=True):
-        T, met = len(phase.weight) * C, sorted({place[b] for b in phase.dx})
-        run = len(met) if chunks == 1 and met and met[-1] - met[0] == (len(met) - 1) * C else 1
+        T = len(phase.weight) * C
         if rows > 0:
-            found = [(((a - min(dy)) % sy * (rows + more) + (a - min(dy)) // sy) * line * pitch + place[b], a)
-                     for a, b in list(zip(phase.dy, phase.dx, strict=True))[::run]]
+            found = [((a - min(dy)) * line * pitch + (b - dx[0]) * apart + c, a)
+                     for a, b in zip(phase.dy, phase.dx, strict=True) for c in range(C)]
             offsets += found
             start = len(offsets)
         else:
@@ -247,13 +228,13 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
             runs.append(found)
             start = sum(map(len, runs))
         table.append([start - len(found), start, T, OH, OW, (phase.top * out_shape[2] + phase.left) * out_shape[3],
-                      w_start * groups * Kp, min(PIXELS, max(1, -(-N * OH * OW // (tasks * ROWS))) * ROWS), run])
+                      w_start * groups * Kp, min(PIXELS, max(1, -(-N * OH * OW // (tasks * ROWS))) * ROWS)])
         w_start += T
     weights = [np.array(phase.weight, np.int64) for phase in phases]
-    scratch = (rows + more) * sy * line * pitch + ROWS * step + L if rows > 0 else PIXELS * PITCH
-    return _Plan(np.array(table, np.int64), np.concatenate(runs), np.array(offsets or [(0, 0)], np.int64), rows, more, slots, line, chunk,
-                 chunks, pitch, step, block, weights, scratch, (rows * slots if rows > 0 else PIXELS) + ROWS,
-                 pixels * taps * C * groups * Kp / MULTIPLY_ADDS_PER_NS)
+    scratch = ((rows - 1) * sy + more) * line * pitch + L if rows > 0 else PIXELS * PITCH
+    taps_table = np.array(offsets or [(t, 0) for t in range(DEPTH)], np.int64).T.copy()
+    return _Plan(np.array(table, np.int64), np.concatenate(runs), taps_table, rows, more, x_row, line, DEPTH, chunks, pitch, step, block,
+                 weights, scratch, 2 * ((rows * wide if rows > 0 else PIXELS) + 2 * ROWS), pixels * products * 2 * L / MULTIPLY_ADDS_PER_NS)
 
 
 def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, floor, stride, out, out_stride):
@@ -273,7 +254,7 @@ def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, f
         padded[:, :K] = bias.reshape(groups, K)
     _, OH, OW, channels = out.shape
     _convolve(x, packed, plan.phases, plan.runs, plan.taps, C, K, groups, padded.reshape(-1), *stride, plan.rows, plan.more,
-              plan.slots, plan.line, plan.chunk, plan.chunks, plan.pitch, plan.step, plan.block, out.reshape(-1), OH * OW * channels,
+              plan.x_row, plan.line, plan.chunk, plan.chunks, plan.pitch, plan.step, plan.block, out.reshape(-1), OH * OW * channels,
               OW * channels * out_stride[0], channels * out_stride[1], floor, memory.empty((MAX_THREADS, plan.scratch), x.dtype),
               memory.empty((MAX_THREADS, plan.places), np.int64), work=plan.work)
 

@@ -15,13 +15,12 @@ from .simd import (
     VECTOR_REGISTERS,
     lanes,
     load,
-    prefetch,
     store,
     tile_fma,
-    tile_fma_four,
     tile_put,
     tile_splat,
     tile_store,
+    tile_sum,
     tile_zeros,
     transpose,
 )
@@ -88,49 +87,30 @@ row_wide, row_narrow = _row_of(VECS), _row_of(1)
 ROWS = 8 if VECTOR_REGISTERS == 32 else 6  # of the tiles of direct sums: feature maps have sides in powers of two
 
 
-@inline
-def product_wide(count, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor, ahead, soon, share):
-    """Rows of y from rows of x: y[places[p] + shift : ... + valid] = max(bias[k:] + sum over taps and c of
-    x[xo + p * step + taps[t] + c] * w[t, c], floor), c being below `depth` and w[t, c] VECS vectors; `skip` lie between taps.
+def _product_of(vecs):
+    @inline
+    def product(first, end, x, xo, rows, offsets, w, wo, bias, k, add, y, places, shift, valid, floor, ahead, soon, share):
+        """Rows of y from rows of x: y[places[p] + shift : ... + valid] = max(bias[k:] + sum over t of
+        x[xo + rows[p] + offsets[t]] * w[t], floor) for p in [first, end), w[t] being `vecs` vectors.
 
-    If `add`, y takes the place of the bias. The last tile reads on after `count` rows of x and of `places`. Meanwhile
-    ahead[soon + p * share : ...] is fetched into the second-level cache, and so are, during the first tile, later weights.
-    """
-    for p in range(0, count, ROWS):
-        acc = tile_zeros(ROWS, VECS, w) if add else tile_splat(ROWS, VECS, bias, k)
-        to, fetch, far = wo, soon + p * share, AHEAD if p == 0 else 0
-        for t in range(taps.shape[0]):
-            o = xo + p * step + taps[t]
-            for _ in range(depth):
-                acc = tile_fma(acc, x, o, step, w, to)
-                prefetch(ahead, fetch)
-                prefetch(w, to + far)
-                prefetch(w, to + far + lanes(w))
-                fetch += ROWS
-                o += 1
-                to += VECS * lanes(w)
-            to += skip * VECS * lanes(w)
-        tile_put(acc, y, places, p, shift, valid, add, floor)
+        If `add`, y takes the place of the bias. The last tile reads on in `rows` and `places` after `end`. Meanwhile
+        ahead[soon + p * share : ...] is fetched into the second-level cache, and so are, during the first tile, later weights;
+        not by products one vector wide, which have no time for it.
+        """
+        T = offsets.shape[0]
+        each = (ROWS * share + T - 1) // max(T, 1)
+        for p in range(first, end, ROWS):
+            acc = tile_zeros(ROWS, vecs, w) if add else tile_splat(ROWS, vecs, bias, k)
+            if p == first:
+                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, w, wo + AHEAD, vecs * lanes(w))
+            else:
+                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, ahead, soon + p * share, each)
+            tile_put(acc, y, places, p, shift, valid, add, floor)
+
+    return product
 
 
-@inline
-def product_narrow(count, x, xo, step, taps, depth, skip, w, wo, bias, k, add, y, places, shift, valid, floor):
-    """`product_wide` for one vector; four elements of each row at a time, since addresses are most of its work."""
-    for p in range(0, count, ROWS):
-        acc = tile_zeros(ROWS, 1, w) if add else tile_splat(ROWS, 1, bias, k)
-        to = wo
-        for t in range(taps.shape[0]):
-            o = xo + p * step + taps[t]
-            for _ in range(depth // 4):
-                acc = tile_fma_four(acc, x, o, step, w, to)
-                o += 4
-                to += 4 * lanes(w)
-            for _ in range(depth % 4):
-                acc = tile_fma(acc, x, o, step, w, to)
-                o += 1
-                to += lanes(w)
-            to += skip * lanes(w)
-        tile_put(acc, y, places, p, shift, valid, add, floor)
+product_wide, product_narrow = _product_of(VECS), _product_of(1)
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------

@@ -352,23 +352,19 @@ def tile_zeros(typing_context, rows, vecs, array):
     return tile(rows, vecs, array), codegen
 
 
-def _rank_updates(context: Any, builder: Any, tile: Tile, kinds: Any, args: Any, steps: int) -> Any:
-    """`steps` rank-1 updates, of consecutive elements of every row of x and consecutive rows of w."""
-    x_type, w_type = kinds
-    acc, x_array, offset, step, w_array, w_offset = args
-    rows = [_load(context, builder, w_type, w_array, _index(builder, w_offset, i * tile.lanes), tile)
-            for i in range(steps * tile.vecs)]
-    data = context.make_array(x_type)(context, builder, x_array).data
-    for r in range(tile.rows):
-        pointer = builder.gep(data, [offset])
-        for s in range(steps):
-            value = _splat(builder, tile, builder.load(builder.gep(pointer, [_I64(s)])))
-            for v in range(tile.vecs):
-                i = r * tile.vecs + v
-                product = _fma(builder, tile, value, rows[s * tile.vecs + v], builder.extract_value(acc, i))
-                acc = builder.insert_value(acc, product, i)
-        offset = builder.add(offset, step)
-    return acc
+@intrinsic
+def store_steps(typing_context, table, index, start, step):
+    """table[index + i] = start + i * step for i in [0, 8); at no negative index."""
+
+    def codegen(context, builder, signature, args):
+        array, index, start, step = args
+        value = start
+        for i in range(8):
+            builder.store(value, builder.gep(context.make_array(table)(context, builder, array).data, [_index(builder, index, i)]))
+            value = builder.add(value, step)
+        return context.get_dummy_value()
+
+    return types.void(table, types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -376,19 +372,63 @@ def tile_fma(typing_context, tile, x, xo, x_step, w, wo):
     """tile[r, :] += x[xo + r * x_step] * w[wo : wo + vecs * lanes]: one rank-1 update."""
 
     def codegen(context, builder, signature, args):
-        return _rank_updates(context, builder, tile, (x, w), args, 1)
+        acc, x_array, offset, step, w_array, w_offset = args
+        row = [_load(context, builder, w, w_array, _index(builder, w_offset, v * tile.lanes), tile) for v in range(tile.vecs)]
+        data = context.make_array(x)(context, builder, x_array).data
+        for r in range(tile.rows):
+            value = _splat(builder, tile, builder.load(builder.gep(data, [offset])))
+            for v in range(tile.vecs):
+                i = r * tile.vecs + v
+                acc = builder.insert_value(acc, _fma(builder, tile, value, row[v], builder.extract_value(acc, i)), i)
+            offset = builder.add(offset, step)
+        return acc
 
     return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
 
 
 @intrinsic
-def tile_fma_four(typing_context, tile, x, xo, x_step, w, wo):
-    """Four rank-1 updates, with x[xo + r * x_step : ... + 4] and four rows of w: rows' addresses are made once."""
+def tile_sum(typing_context, tile, x, xo, rows, first, offsets, w, wo, ahead, soon, step):
+    """tile[r, :] += sum over t of x[xo + rows[first + r] + offsets[t]] * w[wo + t * vecs * lanes : ... + vecs * lanes].
+
+    Meanwhile ahead[soon + t * step] is fetched into the second-level cache.
+    """
 
     def codegen(context, builder, signature, args):
-        return _rank_updates(context, builder, tile, (x, w), args, 4)
+        acc, x_array, offset, rows_array, first, offsets_array, w_array, w_offset, ahead_array, soon, step = args
+        data = [context.make_array(kind)(context, builder, array).data
+                for kind, array in ((x, x_array), (rows, rows_array), (offsets, offsets_array), (ahead, ahead_array))]
+        start, end = _I64(0), builder.extract_value(context.make_array(offsets)(context, builder, offsets_array).shape, 0)
+        # Rows' addresses stay in registers: what changes from one element to the next is the same for all.
+        places = [builder.load(builder.gep(data[1], [_index(builder, first, r)])) for r in range(tile.rows)]
+        pointers = [builder.gep(builder.gep(data[0], [offset]), [place]) for place in places]
+        sums = [builder.extract_value(acc, i) for i in range(tile.rows * tile.vecs)]
+        before, loop, after = builder.block, builder.append_basic_block("products"), builder.append_basic_block("products.end")
+        builder.cbranch(builder.icmp_signed("<", start, end), loop, after)
+        builder.position_at_end(loop)
+        t, totals = builder.phi(start.type), [builder.phi(_vector_ir(tile)) for _ in sums]
+        begin = builder.add(w_offset, builder.mul(t, _I64(tile.vecs * tile.lanes)))
+        row = [_load(context, builder, w, w_array, _index(builder, begin, v * tile.lanes), tile) for v in range(tile.vecs)]
+        element, new = builder.load(builder.gep(data[2], [t])), []
+        for r, pointer in enumerate(pointers):
+            value = _splat(builder, tile, builder.load(builder.gep(pointer, [element])))
+            new += [_fma(builder, tile, value, row[v], totals[r * tile.vecs + v]) for v in range(tile.vecs)]
+        _prefetch(builder, builder.gep(data[3], [builder.add(soon, builder.mul(t, step))]), 0, 2)
+        following = builder.add(t, _I64(1))
+        builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+        for phi, incoming, value in ((t, start, following), *zip(totals, sums, new, strict=True)):
+            phi.add_incoming(incoming, before)
+            phi.add_incoming(value, loop)
+        builder.position_at_end(after)
+        for i, pair in enumerate(zip(sums, new, strict=True)):
+            total = builder.phi(_vector_ir(tile))
+            total.add_incoming(pair[0], before)
+            total.add_incoming(pair[1], loop)
+            sums[i] = total
+        for i, total in enumerate(sums):
+            acc = builder.insert_value(acc, total, i)
+        return acc
 
-    return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
+    return tile(tile, x, types.intp, rows, types.intp, offsets, w, types.intp, ahead, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -492,7 +532,7 @@ def _masked_store(builder: Any, tile: Tile, value: Any, pointer: Any, mask: Any)
 
 @intrinsic
 def tile_put(typing_context, tile, y, places, first, shift, valid, add, floor):
-    """y[places[first + r] + shift : ... + valid] = max(tile[r, :valid], floor); rows whose place is negative are dropped.
+    """y[places[first + r] + shift : ... + valid] = max(tile[r, :valid], floor); rows whose place is negative, the last ones, are dropped.
 
     If `add`, what is there is added first. NaN stays NaN. No other element is touched.
     """
@@ -502,15 +542,19 @@ def tile_put(typing_context, tile, y, places, first, shift, valid, add, floor):
         table = context.make_array(places)(context, builder, places_array).data
         lowest = _splat(builder, tile, floor)
 
-        whole_vectors = builder.icmp_signed(">=", valid, _I64(tile.vecs * tile.lanes))
+        places_of = [builder.load(builder.gep(table, [_index(builder, start, r)])) for r in range(tile.rows)]
+        whole_rows = builder.icmp_signed(">=", places_of[-1], _I64(0))
+        whole_vectors = builder.and_(whole_rows, builder.icmp_signed(">=", valid, _I64(tile.vecs * tile.lanes)))
+
+        def write_row(r: int, write: Callable[[int, Any, Any], None]) -> None:
+            row = builder.add(places_of[r], shift)
+            for v in range(tile.vecs):
+                pointer = _pointer(context, builder, y, y_array, _index(builder, row, v * tile.lanes), tile)
+                write(v, pointer, builder.extract_value(acc, r * tile.vecs + v))
 
         def put(r: int, write: Callable[[int, Any, Any], None]) -> None:
-            place = builder.load(builder.gep(table, [_index(builder, start, r)]))
-            with builder.if_then(builder.icmp_signed(">=", place, _I64(0))):
-                row = builder.add(place, shift)
-                for v in range(tile.vecs):
-                    pointer = _pointer(context, builder, y, y_array, _index(builder, row, v * tile.lanes), tile)
-                    write(v, pointer, builder.extract_value(acc, r * tile.vecs + v))
+            with builder.if_then(builder.icmp_signed(">=", places_of[r], _I64(0))):
+                write_row(r, write)
 
         def write_whole(v: int, pointer: Any, value: Any) -> None:
             builder.store(_at_least(builder, value, lowest), pointer).align = tile.dtype.bitwidth // 8
@@ -529,7 +573,7 @@ def tile_put(typing_context, tile, y, places, first, shift, valid, add, floor):
             with overwriting, builder.if_else(whole_vectors) as (whole, ragged):
                 with whole:
                     for r in range(tile.rows):
-                        put(r, write_whole)
+                        write_row(r, write_whole)
                 with ragged:
                     for r in range(tile.rows):
                         put(r, write_part)
