@@ -86,6 +86,7 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
     tasks, workers, share = numbers * blocks, scratch.shape[0], C * sy * sx
     windows, places, lie = scratch[i], tables[i, : tables.shape[1] // 2], tables[i, tables.shape[1] // 2 :]
     task, tasks_end = tasks * i // workers, tasks * (i + 1) // workers
+    filled = np.int64(-1)
     while task < tasks_end:                # windows are copied once for all channels that this worker makes of them
         number = task // blocks
         k_first, k_last = task % blocks * block, min(Kg, (min(tasks_end, (number + 1) * blocks) - number * blocks) * block)
@@ -104,18 +105,21 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
                 if rows > 0:               # lines of the image, in pieces
                     columns, a, b, down, right, high, wide = pitch, 0, 1, 1, 1, (OH - 1) * sy + more, line
                     p0, pixels = (n * high + top * sy) * line, ((min(rows, OH - top) - 1) * sy + more) * line
-                if rows == 0 or rows > 0 and f == 0:
+                if rows == 0 or (rows > 0 and f == 0):
                     gather(x, group * Cg, Cg, runs[a:b], t0, columns, down, right, high, wide, p0, pixels, windows, pitch)
                 if count <= 0 or 0 < t0 >= T:
                     continue
                 source, xo, row = windows, 0, x_row if rows > 0 else OW * step
-                image, start = OH * row, -(first // OW * row + first % OW * step)
+                begin, at = (0, n * y_image + top * y_row) if rows > 0 else (first, 0)
+                image, start = OH * row, -(begin // OW * row + begin % OW * step)
                 if rows < 0:
                     source, xo, row, image, start = flat, group * Cg + t0, x_row, H * W * C, 0
-                _fill_places(first, count, OH, OW, start, image, row, step, lie)
-                _fill_places(first, count, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
-                lie[count : count + ROWS] = 0
-                places[count : count + ROWS] = -1
+                if rows <= 0 or phases.shape[0] > 1 or count != filled:  # bands of as many lines have the same places
+                    filled = count
+                    _fill_places(begin, count, OH, OW, start, image, row, step, lie)
+                    _fill_places(begin, count, OH, OW, phases[f, 5], y_image, y_row, y_pixel, places)
+                    lie[count : count + ROWS] = 0
+                    places[count : count + ROWS] = -1
                 later = (first + count) // OW
                 soon = (later // OH * H + later % OH * sy) * W * C
                 offsets = taps[0, : t1 - t0]
@@ -130,10 +134,10 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
                         b = group * Kp + k
                         wo = phases[f, 6] + b * T + before * min(width, Kp - k)
                         if Kp - k > L:
-                            product_wide(done, end, source, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, group * Kg + k, Kg - k,
+                            product_wide(done, end, source, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, at + group * Kg + k, Kg - k,
                                          lowest, flat, soon, share * (k == k_first and t0 == 0))
                         else:
-                            product_narrow(done, end, source, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, group * Kg + k, Kg - k,
+                            product_narrow(done, end, source, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, at + group * Kg + k, Kg - k,
                                            lowest, flat, soon, share * (k == k_first and t0 == 0))
                     done = end
 
