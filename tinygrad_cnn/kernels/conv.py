@@ -83,7 +83,7 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
         for f in range(phases.shape[0]):
             numbers = max(numbers, (N * phases[f, 3] * phases[f, 4] + phases[f, 7] - 1) // phases[f, 7])
     blocks = (Kg + block - 1) // block
-    tasks, workers, share = numbers * blocks, scratch.shape[0], C * sy * sx
+    tasks, workers, share = numbers * blocks, scratch.shape[0], C * (sy * sx if rows > 0 else 1)
     windows, places, lie = scratch[i], tables[i, : tables.shape[1] // 2], tables[i, tables.shape[1] // 2 :]
     task, tasks_end = tasks * i // workers, tasks * (i + 1) // workers
     filled = np.int64(-1)
