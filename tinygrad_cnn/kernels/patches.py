@@ -60,21 +60,27 @@ def gather(x, c0, C, runs, t0, t1, sy, sx, OH, OW, first, count, out, pitch=PITC
             continue
         # Output columns whose run lies inside the image.
         inside, outside = -(dx // sx), (W - width - dx) // sx + 1
-        p, to = 0, start + low - t0
+        n, i, j = first // OW // OH, first // OW % OH, first % OW
+        p, to, whole = 0, start + low - t0, (high - low + L - 1) // L * L
         while p < count:
-            line, j = (first + p) // OW, (first + p) % OW
-            n, h, v = line // OH, line % OH * sy + dy, j * sx + dx
-            end = min(OW, j + count - p)
-            o = ((n * H + h) * W + v) * channels + c0
+            h, v = i * sy + dy, j * sx + dx
+            o = ((n * H + h) * W + v) * channels + c0 + low
+            room = flat.shape[0] - o - whole
             size, row = 1, 0 <= h < H
-            if row and inside <= j < outside and o + low + (high - low + L - 1) // L * L <= flat.shape[0]:
-                size = min(end, outside) - j
-                size = min(size, (flat.shape[0] - o - low - (high - low + L - 1) // L * L) // (sx * channels) + 1)
-                _copy(flat, o + low, sx * channels, size, high - low, out, to, pitch)
+            if row and inside <= j < outside and room >= 0:
+                size = min(OW, j + count - p, outside) - j
+                if (size - 1) * sx * channels > room:
+                    size = room // (sx * channels) + 1
+                _copy(flat, o, sx * channels, size, high - low, out, to, pitch)
             else:
-                _copy_part(flat, o + low, -v * C - low, (W - v) * C - low if row else -v * C - low, high - low, out, to)
+                _copy_part(flat, o, -v * C - low, (W - v) * C - low if row else -v * C - low, high - low, out, to)
             p += size
             to += size * pitch
+            j += size
+            if j == OW:
+                j, i = 0, i + 1
+            if i == OH:
+                i, n = 0, n + 1
 
 
 def runs_of(dy, dx, C, merge):
