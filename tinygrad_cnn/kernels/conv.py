@@ -62,6 +62,30 @@ def _taps_inside(taps, first, end, p, count, OW, top, sy, H):
 
 
 @inline
+def _sums(count, phase, t0, t1, taps, rows, top, sy, H, x, xo, lie, w, bias, group, Kg, k_first, k_last, y, at, places, floor, ahead,
+          soon, share):
+    """Channels [k_first, k_last) of a group, of `count` pixels: sums over columns [t0, t1) of their windows, the last ones if not below
+    `floor`."""
+    T, L = phase[2], lanes(w)
+    Kp, width = (Kg + L - 1) // L * L, VECS * L
+    offsets, before, done = taps[0, : t1 - t0], t0, np.int64(0)
+    while done < count:                    # by tiles that meet the same lines inside the image; taps of others are left out
+        end = count
+        if rows > 0:
+            a, b, end = _taps_inside(taps, phase[0], phase[1], done, count, phase[4], top, sy, H)
+            offsets, before = taps[0, a:b], a - phase[0]
+        for k in range(k_first, k_last, width):
+            b = group * Kp + k
+            wo = phase[6] + b * T + before * min(width, Kp - k)
+            to, fetch, lowest = at + group * Kg + k, share * (k == k_first and t0 == 0), floor if t1 == T else -np.inf
+            if Kp - k > L:
+                product_wide(done, end, x, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, to, Kg - k, lowest, ahead, soon, fetch)
+            else:
+                product_narrow(done, end, x, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, to, Kg - k, lowest, ahead, soon, fetch)
+        done = end
+
+
+@inline
 def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more, x_row, line, chunk, chunks, pitch, step,
            block, y, y_image, y_row, y_pixel, floor, scratch, tables):
     """The outputs of worker i, phase by phase: row (first, end, T, OH, OW, start in y, start in w, pixels per task) of `phases`
@@ -73,8 +97,7 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
     columns, or, if `rows` is negative, are the pixels of x. Windows of neighbouring pixels are `step`, those of neighbouring
     lines `x_row` apart, except copied ones, which follow one another.
     """
-    (N, H, W, C), L = x.shape, lanes(w)
-    Kp, width = (Kg + L - 1) // L * L, VECS * L
+    N, H, W, C = x.shape
     flat, bands, numbers = x.reshape(-1), 1, 0
     if rows > 0:
         bands = (phases[0, 3] + rows - 1) // rows
@@ -122,24 +145,8 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
                     places[count : count + ROWS] = -1
                 later = (first + count) // OW
                 soon = (later // OH * H + later % OH * sy) * W * C
-                offsets = taps[0, : t1 - t0]
-                lowest = floor if t1 == T else -np.inf
-                done = np.int64(0)
-                while done < count:        # by tiles that meet the same lines inside the image; taps of others are left out
-                    end, before = count, t0
-                    if rows > 0:
-                        a, b, end = _taps_inside(taps, phases[f, 0], phases[f, 1], done, count, OW, top, sy, H)
-                        offsets, before = taps[0, a:b], a - phases[f, 0]
-                    for k in range(k_first, k_last, width):
-                        b = group * Kp + k
-                        wo = phases[f, 6] + b * T + before * min(width, Kp - k)
-                        if Kp - k > L:
-                            product_wide(done, end, source, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, at + group * Kg + k, Kg - k,
-                                         lowest, flat, soon, share * (k == k_first and t0 == 0))
-                        else:
-                            product_narrow(done, end, source, xo, lie, offsets, w, wo, bias, b, t0 > 0, y, places, at + group * Kg + k, Kg - k,
-                                           lowest, flat, soon, share * (k == k_first and t0 == 0))
-                    done = end
+                _sums(count, phases[f], t0, t1, taps, rows, top, sy, H, source, xo, lie, w, bias, group, Kg, k_first, k_last, y, at, places,
+                      floor, flat, soon, share)
 
 
 @kernel
