@@ -101,7 +101,9 @@ def _product_of(vecs):
         each = (ROWS * share + T - 1) // max(T, 1)
         for p in range(first, end, ROWS):
             acc = tile_zeros(ROWS, vecs, w) if add else tile_splat(ROWS, vecs, bias, k)
-            if p == first:
+            if vecs == 1:
+                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, None, 0, 0)
+            elif p == first:
                 acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, w, wo + AHEAD, vecs * lanes(w))
             else:
                 acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, ahead, soon + p * share, each)

@@ -390,42 +390,46 @@ def tile_fma(typing_context, tile, x, xo, x_step, w, wo):
 def tile_sum(typing_context, tile, x, xo, rows, first, offsets, w, wo, ahead, soon, step):
     """tile[r, :] += sum over t of x[xo + rows[first + r] + offsets[t]] * w[wo + t * vecs * lanes : ... + vecs * lanes].
 
-    Meanwhile ahead[soon + t * step] is fetched into the second-level cache.
+    Meanwhile ahead[soon + t * step] is fetched into the second-level cache, unless `ahead` is None.
     """
 
     def codegen(context, builder, signature, args):
-        acc, x_array, offset, rows_array, first, offsets_array, w_array, w_offset, ahead_array, soon, step = args
-        data = [context.make_array(kind)(context, builder, array).data
-                for kind, array in ((x, x_array), (rows, rows_array), (offsets, offsets_array), (ahead, ahead_array))]
-        start, end = _I64(0), builder.extract_value(context.make_array(offsets)(context, builder, offsets_array).shape, 0)
+        acc, x_array, offset, rows_array, start, offsets_array, w_array, w_offset, ahead_array, soon, step = args
+
+        def pointer_to(kind: Any, array: Any, index: Any) -> Any:
+            return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
+
         # Rows' addresses stay in registers: what changes from one element to the next is the same for all.
-        places = [builder.load(builder.gep(data[1], [_index(builder, first, r)])) for r in range(tile.rows)]
-        pointers = [builder.gep(builder.gep(data[0], [offset]), [place]) for place in places]
+        origin = pointer_to(x, x_array, offset)
+        places = [builder.load(pointer_to(rows, rows_array, _index(builder, start, r))) for r in range(tile.rows)]
+        pointers = [builder.gep(origin, [place]) for place in places]
+        count = builder.extract_value(context.make_array(offsets)(context, builder, offsets_array).shape, 0)
+        before, loop, after = builder.block, builder.append_basic_block("products"), builder.append_basic_block("sum")
         sums = [builder.extract_value(acc, i) for i in range(tile.rows * tile.vecs)]
-        before, loop, after = builder.block, builder.append_basic_block("products"), builder.append_basic_block("products.end")
-        builder.cbranch(builder.icmp_signed("<", start, end), loop, after)
+        builder.cbranch(builder.icmp_signed(">", count, _I64(0)), loop, after)
+
         builder.position_at_end(loop)
-        t, totals = builder.phi(start.type), [builder.phi(_vector_ir(tile)) for _ in sums]
+        t, totals, new = builder.phi(_I64), [builder.phi(_vector_ir(tile)) for _ in sums], []
         begin = builder.add(w_offset, builder.mul(t, _I64(tile.vecs * tile.lanes)))
         row = [_load(context, builder, w, w_array, _index(builder, begin, v * tile.lanes), tile) for v in range(tile.vecs)]
-        element, new = builder.load(builder.gep(data[2], [t])), []
+        element = builder.load(pointer_to(offsets, offsets_array, t))
         for r, pointer in enumerate(pointers):
             value = _splat(builder, tile, builder.load(builder.gep(pointer, [element])))
             new += [_fma(builder, tile, value, row[v], totals[r * tile.vecs + v]) for v in range(tile.vecs)]
-        _prefetch(builder, builder.gep(data[3], [builder.add(soon, builder.mul(t, step))]), 0, 2)
+        if not isinstance(ahead, types.NoneType):
+            _prefetch(builder, pointer_to(ahead, ahead_array, builder.add(soon, builder.mul(t, step))), 0, 2)
         following = builder.add(t, _I64(1))
-        builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
-        for phi, incoming, value in ((t, start, following), *zip(totals, sums, new, strict=True)):
-            phi.add_incoming(incoming, before)
-            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+        for phi, at_first, at_last in ((t, _I64(0), following), *zip(totals, sums, new, strict=True)):
+            phi.add_incoming(at_first, before)
+            phi.add_incoming(at_last, loop)
+
         builder.position_at_end(after)
-        for i, pair in enumerate(zip(sums, new, strict=True)):
-            total = builder.phi(_vector_ir(tile))
-            total.add_incoming(pair[0], before)
-            total.add_incoming(pair[1], loop)
-            sums[i] = total
-        for i, total in enumerate(sums):
-            acc = builder.insert_value(acc, total, i)
+        results = [builder.phi(_vector_ir(tile)) for _ in sums]
+        for i, result in enumerate(results):
+            result.add_incoming(sums[i], before)
+            result.add_incoming(new[i], loop)
+            acc = builder.insert_value(acc, result, i)
         return acc
 
     return tile(tile, x, types.intp, rows, types.intp, offsets, w, types.intp, ahead, types.intp, types.intp), codegen
