@@ -23,6 +23,7 @@ from .taps import all_taps, in_order, input_phases
 
 BAND_BYTES = 1 << 19  # of copied lines of images per task: a part of the second-level cache
 CACHE_BYTES = 1 << 20  # of weights that stay in the second-level cache from one task to the next
+MANY = 56  # pixels of a task that make up for weights from further away
 MIN_TASKS = 16
 COPY_CYCLES = 4.5  # per vector of copied windows, which go to the second-level cache
 MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
@@ -206,13 +207,14 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
     padded = (wide - 1) * sx + dx[-1] - dx[0] + 1
     apart = C if groups == 1 or C < L else -(-C // L) * L
     line, pitch = (1, -(-padded * C // L) * L) if groups == 1 else (padded, apart)
-    if len(set(dy)) > 1 and taps * C * groups * Kp * bits <= 8 * CACHE_BYTES:
+    if len(set(dy)) > 1:
+        fewest = 1 if taps * C * groups * Kp * bits <= 8 * CACHE_BYTES else MANY
         copied = groups * line * -(-pitch // L) * (1 if groups == 1 else 2)
         room = BAND_BYTES * 8 // (bits * line * pitch)
         for lines in range(min(high, max(1, N * high // MIN_TASKS)), 0, -1):
             tiles = high // lines * -(-lines * wide // ROWS) + -(-(high % lines) * wide // ROWS)
             cost = (products * tiles * ROWS + copied * (high * sy + -(-high // lines) * (more - sy))) / (high * wide)
-            if (lines - 1) * sy + more <= room and cost < best:
+            if (lines - 1) * sy + more <= room and lines * wide >= fewest and cost < best:
                 best, rows = cost, lines
     chunks, x_row, step = 1, sy * line * pitch, sx * apart
     if rows == 0:
