@@ -231,7 +231,7 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
     table, runs, offsets, w_start = [], [], [], 0
     place = {b: dx.index(b) * chunk if line > 1 else (b - dx[0]) * pixel for b in dx}  # of a tap in a row
     if rows > 0 and line > 1:
-        runs = [neighbours + [min(dy) + a, 0, 0, 0] for a in range(sy)]
+        runs = [np.add(neighbours, (min(dy) + a, 0, 0, 0)) for a in range(sy)]
     elif rows > 0:
         runs = [[[min(dy) + a, dx[0], slots * sx, 0]] for a in range(sy)]
     for phase, (OH, OW) in zip(phases, sizes, strict=True):
@@ -283,7 +283,8 @@ def _correlate(x, w, plan, group_step, row_step, C, K, groups, bias, floor, stri
 @functools.lru_cache(maxsize=512)
 def _way(gradient, x_shape, w_shape, out_shape, stride, padding, dilation, groups, dtype, kept, algorithm):
     """What computes a convolution, or an input gradient, from x to out: one of the modules beside this one, or a plan for `_correlate`."""
-    R, S, C, K = (*w_shape[:3], w_shape[3] // groups)
+    R, S, C, K = w_shape
+    K //= groups
     if depthwise.suits(C, K, groups, dtype):
         return depthwise
     if _winograd(winograd.pays, x_shape, out_shape, (R, S), stride, dilation, groups, dtype, algorithm, kept=kept):

@@ -82,5 +82,6 @@ def _fold(conv: Conv2d, affine: Affine) -> _Folded:
         weight = conv.weight.numpy() * affine.scale.reshape(-1, 1, 1, 1)
         bias = affine.shift if conv.bias is None else conv.bias.numpy() * affine.scale + affine.shift
         constants.declare(weight)              # nobody else has it: kernels may keep it as they read it
-        kept = _folded[conv] = _Folded(affine, Moment(conv.weight, conv.bias), Tensor._wrap(weight, conv.weight._storage), Tensor._wrap(bias))
+        folded = Tensor._wrap(weight, conv.weight._storage)    # of which drawings know the name
+        kept = _folded[conv] = _Folded(affine, Moment(conv.weight, conv.bias), folded, Tensor._wrap(bias))
     return kept
