@@ -105,13 +105,17 @@ class _BatchNorm(_Norm):
     def known(self) -> Affine | None:
         """What evaluation does to each channel, kept until one of the layer's tensors is written to; None if that depends on the
         input, or gradients of scale and shift may be asked for."""
+        if self.training:
+            return None
         weight, bias, mean, var = self.weight, self.bias, self.running_mean, self.running_var
-        if self.training or mean is None or var is None:
+        if mean is None or var is None:
             return None
         if is_grad_enabled() and (weight is not None and weight.requires_grad or bias is not None and bias.requires_grad):
             return None
         kept = _affine.get(self)
         if kept is None or kept.eps != self.eps or not kept.moment.lasts(weight, bias, mean, var):
+            if self.eps <= 0 or any(t is not None and t.shape != mean.shape for t in (weight, bias, var)):
+                return None                    # batch_norm says what is wrong
             ones, zeros = np.ones(mean.shape, mean.dtype), np.zeros(mean.shape, mean.dtype)
             scale, shift = scale_shift(ones if weight is None else weight.numpy(), zeros if bias is None else bias.numpy(), mean.numpy(),
                                        var.numpy(), self.eps)

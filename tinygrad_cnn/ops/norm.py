@@ -167,7 +167,9 @@ def affine(x: Any, scale: Any, shift: Any, relu: bool) -> Any:
 
 def scale_shift(weight: Any, bias: Any, mean: np.ndarray, var: np.ndarray, eps: float) -> tuple[Any, Any]:
     """What batch norm with known statistics multiplies each channel with, and what it then adds: (C,) of weight's dtype each."""
-    return _scale_shift(weight, bias, mean.astype(weight.dtype, copy=False), ((var + eps) ** -0.5).astype(weight.dtype, copy=False))
+    with np.errstate(all="ignore"):            # Inf and NaN pass in silence
+        invstd = ((var + eps) ** -0.5).astype(weight.dtype, copy=False)
+        return _scale_shift(weight, bias, mean.astype(weight.dtype, copy=False), invstd)
 
 
 def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, relu=False):
