@@ -1,4 +1,4 @@
-"""In evaluation kernels keep convolution weights in the order they read: whatever is written to the weights is seen at once."""
+"""In evaluation kernels keep weights in the order they read, and batch norm its scale and shift: whatever is written is seen at once."""
 
 import numpy as np
 import pytest
@@ -101,3 +101,42 @@ def test_a_later_write_to_what_backward_needs_is_still_noticed():
         layer.weight.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an in-place"):
         y.sum().backward()
+
+
+def _other_half(layer):
+    """Other memory of one storage, whose version stays."""
+    both = tg.randn(2, layer.num_features)
+    layer.weight.data = both[0]
+    layer(tg.zeros(1, layer.num_features, 1, 1))
+    layer.weight.data = both[1]
+
+
+STATISTICS = {
+    "nothing": lambda layer: None,
+    "scale": lambda layer: layer.weight.data.mul_(-1),
+    "shift": lambda layer: layer.bias.data.add_(2),
+    "mean": lambda layer: layer.running_mean.add_(1),
+    "variance": lambda layer: layer.running_var.mul_(3),
+    "other statistics": lambda layer: setattr(layer, "running_var", tg.rand(layer.num_features) + 1),
+    "other half of a storage": _other_half,
+    "eps": lambda layer: setattr(layer, "eps", 0.5),
+    "a batch in training": lambda layer: (layer.train()(tg.randn(4, layer.num_features, 2, 2)), layer.eval()),
+    "load_state_dict": lambda layer: layer.load_state_dict({k: v + 1 for k, v in layer.state_dict().items()}),
+    "reset": lambda layer: layer.reset_parameters(),
+}
+
+
+@pytest.mark.parametrize("write", STATISTICS)
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batch_norm_sees_every_write(frozen, write):
+    tg.manual_seed(1)
+    layer = tg.nn.BatchNorm2d(3).requires_grad_(not frozen)
+    layer(1 + 2 * tg.randn(8, 3, 2, 2))
+    layer.eval()
+    x = tg.randn(2, 3, 4, 5)
+    for change in ("nothing", write, "nothing"):
+        STATISTICS[change](layer)
+        weight, bias, mean, var = (t.numpy().astype(np.float64).reshape(-1, 1, 1)
+                                   for t in (layer.weight, layer.bias, layer.running_mean, layer.running_var))
+        expected = (x.numpy() - mean) / np.sqrt(var + layer.eps) * weight + bias
+        np.testing.assert_allclose(layer(x).numpy(), expected, rtol=1e-5, atol=1e-5)

@@ -14,7 +14,7 @@ from numba import prange
 from .. import memory
 from . import columns, depthwise, grouped, options, weight_grad, winograd, winograd_grad
 from .constants import is_kept
-from .jit import MAX_THREADS, inline, kernel, pair
+from .jit import MAX_THREADS, inline, is_parallel, kernel, pair
 from .norm import channel_sum
 from .patches import DEPTH, PITCH, PIXELS, gather, runs_of
 from .rows import ROWS, VECS, lanes_of, pack, product_narrow, product_wide, transposed
@@ -174,7 +174,7 @@ class _Plan(NamedTuple):
     pitch: int
     step: int
     block: int
-    weights: list[np.ndarray]
+    weights: tuple[tuple[int, ...], ...]
     scratch: int
     places: int
     work: float
@@ -243,41 +243,59 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
         table.append([start - len(found), start, T, OH, OW, (phase.top * out_shape[2] + phase.left) * out_shape[3],
                       w_start * groups * Kp, min(PIXELS, max(1, -(-N * OH * OW // (tasks * ROWS))) * ROWS)])
         w_start += T
-    weights = [np.array(phase.weight, np.int64) for phase in phases]
+    weights = tuple([tuple([tap * C * K * groups for tap in phase.weight]) for phase in phases])
     scratch = ((rows - 1) * sy + more) * line * pitch + L if rows > 0 else PIXELS * PITCH
     taps_table = np.array(offsets or [(t, 0) for t in range(DEPTH)], np.int64).T.copy()
     return _Plan(np.array(table, np.int64), np.concatenate(runs), taps_table, rows, more, x_row, line, DEPTH, chunks, pitch, step, block,
                  weights, scratch, 2 * ((rows * wide if rows > 0 else PIXELS) + 2 * ROWS), pixels * products * 2 * L / MULTIPLY_ADDS_PER_NS)
 
 
-def _correlate(x, w, plan, tap_step, group_step, row_step, C, K, groups, bias, floor, stride, out, out_stride):
+def _correlate(x, w, plan, group_step, row_step, C, K, groups, bias, floor, stride, out, out_stride):
     """For each phase: out[n, top + i * out_sy, left + j * out_sx] = bias + sum_t x[n, i * sy + dy[t], j * sx + dx[t]] @ w_t.
 
     Args:
         x: (N, H, W, groups * C).
-        w: any shape; tap t is its matrix number `plan.weights[phase][t]`, laid out by the steps (see `pack`).
+        w: any shape; the matrix of tap t begins at element `plan.weights[phase][t]`, laid out by the steps (see `pack`).
         bias: (groups * K,) or None.
         floor: what smaller outputs become.
         out: (N, OH, OW, groups * K), overwritten.
     """
-    Kp = -(-K // lanes_of(x.dtype)) * lanes_of(x.dtype)
-    packed = pack(w, [taps * tap_step for taps in plan.weights], groups, C, K, group_step, row_step)
-    padded = np.zeros((groups, Kp), x.dtype)
-    if bias is not None:
-        padded[:, :K] = bias.reshape(groups, K)
+    packed, L = pack(w, plan.weights, groups, C, K, group_step, row_step), lanes_of(x.dtype)
+    if bias is None or K % L:
+        padded = np.zeros((groups, -(-K // L) * L), x.dtype)
+        if bias is not None:
+            padded[:, :K] = bias.reshape(groups, K)
+        bias = padded.reshape(-1)
     _, OH, OW, channels = out.shape
-    _convolve(x, packed, plan.phases, plan.runs, plan.taps, C, K, groups, padded.reshape(-1), *stride, plan.rows, plan.more,
+    workers = MAX_THREADS if is_parallel(plan.work) else 1
+    _convolve(x, packed, plan.phases, plan.runs, plan.taps, C, K, groups, bias, *stride, plan.rows, plan.more,
               plan.x_row, plan.line, plan.chunk, plan.chunks, plan.pitch, plan.step, plan.block, out.reshape(-1), OH * OW * channels,
-              OW * channels * out_stride[0], channels * out_stride[1], floor, memory.empty((MAX_THREADS, plan.scratch), x.dtype),
-              memory.empty((MAX_THREADS, plan.places), np.int64), work=plan.work)
+              OW * channels * out_stride[0], channels * out_stride[1], floor, memory.empty((workers, plan.scratch), x.dtype),
+              memory.empty((workers, plan.places), np.int64), work=plan.work)
 
 
-def _winograd(pays, x, y, kernel, stride, dilation, groups, **how):
+@functools.lru_cache(maxsize=512)
+def _way(gradient, x_shape, w_shape, out_shape, stride, padding, dilation, groups, dtype, kept, algorithm):
+    """What computes a convolution, or an input gradient, from x to out: one of the modules beside this one, or a plan for `_correlate`."""
+    R, S, C, K = w_shape
+    K //= groups
+    if depthwise.suits(C, K, groups, dtype):
+        return depthwise
+    if _winograd(winograd.pays, x_shape, out_shape, (R, S), stride, dilation, groups, dtype, algorithm, kept=kept):
+        return winograd
+    if gradient and groups == 1 and columns.suits(C, R, S, dtype):
+        return columns
+    if gradient:
+        C, K = K, C
+    return _plan((R, S), stride, padding, dilation, groups, C, K, x_shape, out_shape, gradient, dtype.itemsize * 8)
+
+
+def _winograd(pays, x_shape, y_shape, kernel, stride, dilation, groups, dtype, algorithm, **how):
     """Whether to use Winograd's algorithm for a convolution from x to y, or a gradient of one."""
-    fits = x.dtype == np.float32 and kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
-    if not fits or options.conv_algorithm == "direct" or x.size == 0:
+    fits = dtype == np.float32 and kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1
+    if not fits or algorithm == "direct" or 0 in x_shape:
         return False
-    return options.conv_algorithm == "winograd" or pays(x.shape[0], x.shape[3], y.shape[3], *y.shape[1:3], **how)
+    return algorithm == "winograd" or pays(x_shape[0], x_shape[3], y_shape[3], *y_shape[1:3], **how)
 
 
 def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
@@ -299,19 +317,17 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
         out: (N, OH, OW, K), overwritten.
         relu: whether negative outputs become 0; NaN stays.
     """
-    (sh, sw), (ph, pw), (dh, dw), groups = pair(stride), pair(padding), pair(dilation), int(groups)
-    R, S, Cg, K = w.shape
+    stride, padding, dilation, groups = pair(stride), pair(padding), pair(dilation), int(groups)
     if out.size == 0:
         return
-    if depthwise.suits(Cg, K // groups, groups, x.dtype):
-        depthwise.conv2d(x, w, bias, (sh, sw), (ph, pw), (dh, dw), out, relu)
-        return
-    if _winograd(winograd.pays, x, out, (R, S), (sh, sw), (dh, dw), groups, kept=is_kept(w)):
-        winograd.conv2d(x, w, False, -ph, -pw, bias, out, relu)
-        return
-    Kg = K // groups
-    plan = _plan((R, S), (sh, sw), (ph, pw), (dh, dw), groups, Cg, Kg, x.shape, out.shape, False, x.itemsize * 8)
-    _correlate(x, w, plan, Cg * K, Kg, K, Cg, Kg, groups, bias, 0.0 if relu else -np.inf, (sh, sw), out, (1, 1))
+    way = _way(False, x.shape, w.shape, out.shape, stride, padding, dilation, groups, x.dtype, is_kept(w), options.conv_algorithm)
+    if way is depthwise:
+        depthwise.conv2d(x, w, bias, stride, padding, dilation, out, relu)
+    elif way is winograd:
+        winograd.conv2d(x, w, False, -padding[0], -padding[1], bias, out, relu)
+    else:
+        C, K = w.shape[2], w.shape[3]
+        _correlate(x, w, way, K // groups, K, C, K // groups, groups, bias, 0.0 if relu else -np.inf, stride, out, (1, 1))
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
@@ -323,26 +339,23 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
         stride, padding, dilation, groups: of the convolution.
         out: (N, H, W, C), overwritten; pixels that no window reaches become 0.
     """
-    (sh, sw), (ph, pw), (dh, dw), groups = pair(stride), pair(padding), pair(dilation), int(groups)
-    R, S, Cg, K = w.shape
+    stride, padding, dilation, groups = pair(stride), pair(padding), pair(dilation), int(groups)
     if out.size == 0:
         return
     if g.size == 0:
         out[...] = 0
         return
-    if depthwise.suits(Cg, K // groups, groups, g.dtype):
-        depthwise.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
-        return
-    if _winograd(winograd.pays, g, out, (R, S), (sh, sw), (dh, dw), groups, kept=is_kept(w)):
-        winograd.conv2d(g, w, True, ph - 2, pw - 2, None, out)
-        return
-    if groups == 1 and columns.suits(Cg, R, S, g.dtype):
-        columns.conv2d_input_grad(g, w, (sh, sw), (ph, pw), (dh, dw), out)
-        return
-    Kg = K // groups
-    w = transposed(w.reshape(R * S, Cg, K), Cg)  # (R, S, Cg, K) -> (R * S, K, Cg)
-    plan = _plan((R, S), (sh, sw), (ph, pw), (dh, dw), groups, Kg, Cg, g.shape, out.shape, True, g.itemsize * 8)
-    _correlate(g, w, plan, Cg * K, Kg * Cg, Cg, Kg, Cg, groups, None, -np.inf, (1, 1), out, (sh, sw))
+    way = _way(True, g.shape, w.shape, out.shape, stride, padding, dilation, groups, g.dtype, is_kept(w), options.conv_algorithm)
+    if way is depthwise:
+        depthwise.conv2d_input_grad(g, w, stride, padding, dilation, out)
+    elif way is winograd:
+        winograd.conv2d(g, w, True, padding[0] - 2, padding[1] - 2, None, out)
+    elif way is columns:
+        columns.conv2d_input_grad(g, w, stride, padding, dilation, out)
+    else:
+        R, S, C, K = w.shape
+        w = transposed(w.reshape(R * S, C, K), C)  # (R, S, C, K) -> (R * S, K, C)
+        _correlate(g, w, way, K // groups * C, C, K // groups, C, groups, None, -np.inf, (1, 1), out, stride)
 
 
 def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
@@ -354,22 +367,22 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
         stride, padding, dilation, groups: of the convolution.
         out: (R, S, C // groups, K), overwritten.
     """
-    (sh, sw), (ph, pw), (dh, dw), groups = pair(stride), pair(padding), pair(dilation), int(groups)
+    stride, padding, dilation, groups = pair(stride), pair(padding), pair(dilation), int(groups)
     R, S, C, K = out.shape
     if g.size == 0 or x.size == 0 or out.size == 0:
         out[...] = 0
         return
     if C == 1 and groups > 1:
-        depthwise.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
+        depthwise.conv2d_weight_grad(g, x, stride, padding, dilation, out)
         return
     if grouped.suits(groups, C, K, x.dtype):
-        grouped.conv2d_weight_grad(g, x, (sh, sw), (ph, pw), (dh, dw), out)
+        grouped.conv2d_weight_grad(g, x, stride, padding, dilation, out)
         return
-    if _winograd(winograd_grad.pays, x, g, (R, S), (sh, sw), (dh, dw), groups):
-        partial = winograd_grad.conv2d_weight_grad(g, x, -ph, -pw)
+    if _winograd(winograd_grad.pays, x.shape, g.shape, (R, S), stride, dilation, groups, x.dtype, options.conv_algorithm):
+        partial = winograd_grad.conv2d_weight_grad(g, x, -padding[0], -padding[1])
         partial = partial.reshape(len(partial), 1, R * S * C, -1)
     else:
-        partial = weight_grad.partial_sums(g, x, (sh, sw), (ph, pw), (dh, dw), groups, out.shape)
+        partial = weight_grad.partial_sums(g, x, stride, padding, dilation, groups, out.shape)
     weight_grad.sum_parts(partial, out.reshape(R * S * C, K), work=partial.size)
 
 

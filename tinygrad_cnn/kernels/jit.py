@@ -135,7 +135,7 @@ class Kernel:
             if type(a) is np.ndarray and not a.flags.writeable:
                 args = tuple([_writable(a) if type(a) is np.ndarray else a for a in args])
                 break
-        if work < PARALLEL_WORK or not PARALLEL or _in_forked_child:
+        if not is_parallel(work):
             self.serial(*args)
             return
         with _door:
@@ -143,6 +143,11 @@ class Kernel:
             if options.threads and options.threads != numba.get_num_threads():     # numba's setting is of this Python thread
                 numba.set_num_threads(options.threads)
             parallel(*args)
+
+
+def is_parallel(work: float) -> bool:
+    """Whether a kernel of so many nanoseconds runs on several threads."""
+    return work >= PARALLEL_WORK and PARALLEL and not _in_forked_child
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def _pack(w, taps, groups, C, K, group_step, row_step, width, out):
 def pack(w, phases, groups, C, K, group_step, row_step):
     """Weights in the order in which tiles read them: flat, for each phase (groups, blocks of k, taps, C, VECS * lanes).
 
-    Element (group, t, c, k) of a phase is w[phase[t] + group * group_step + c * row_step + k], w being taken as
+    Element (group, t, c, k) of a phase, a tuple of ints, is w[phase[t] + group * group_step + c * row_step + k], w being taken as
     flat; K is padded with zeros to whole vectors. The last block is one vector if that holds what is left.
     """
     def make():
@@ -184,8 +184,8 @@ def pack(w, phases, groups, C, K, group_step, row_step):
         start = 0
         for taps in phases:
             part = out[start : start + tap * len(taps)]
-            _pack(w.reshape(-1), taps, groups, C, K, group_step, row_step, VECS * L, part, work=part.size / 4)
+            _pack(w.reshape(-1), np.array(taps, np.int64), groups, C, K, group_step, row_step, VECS * L, part, work=part.size / 4)
             start += part.size
         return out
 
-    return remembered(w, ("packed", *(taps.tobytes() for taps in phases), groups, C, K, group_step, row_step), make)
+    return remembered(w, ("packed", phases, groups, C, K, group_step, row_step), make)

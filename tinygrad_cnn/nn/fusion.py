@@ -10,9 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
-from ..graph import Storage, is_grad_enabled
+from ..graph import is_grad_enabled
 from ..kernels import constants
 from ..tensor import Tensor
 from . import functional as F
@@ -20,13 +18,15 @@ from .activation import ReLU
 from .conv import Conv2d
 from .linear import Linear
 from .module import Module
-from .norm import BatchNorm1d, BatchNorm2d
+from .norm import Affine, BatchNorm1d, BatchNorm2d
+from .state import Moment
 
 
 class _Folded(NamedTuple):
-    """Weights with batch norm in them, and what they were computed from: (memory, version) of each tensor, and eps."""
+    """Weights with batch norm in them, and what they were computed from."""
 
-    sources: tuple[Any, ...]
+    affine: Affine
+    moment: Moment
     weight: Tensor
     bias: Tensor
 
@@ -47,9 +47,10 @@ def run(modules: Iterable[Module], x: Any) -> Any:
             x = norm.normalized(x, relu=take(ReLU) is not None)
         elif (conv := take(Conv2d)) is not None:
             following = waiting[-1] if waiting else None
-            if isinstance(x, Tensor) and isinstance(following, BatchNorm2d) and _folds(conv, following):
+            affine = _foldable(conv, following) if isinstance(x, Tensor) and type(following) is BatchNorm2d else None
+            if affine is not None:
                 waiting.pop()
-                folded = _fold(conv, following)
+                folded = _fold(conv, affine)
                 x = conv.convolved(x, folded.weight, folded.bias, take(ReLU) is not None)
             else:
                 _folded.pop(conv, None)
@@ -65,29 +66,22 @@ def _plain(module: Module) -> bool:
     return not module.watched and "forward" not in module.__dict__      # somebody's own, set on this one object
 
 
-def _folds(conv: Conv2d, norm: BatchNorm2d) -> bool:
-    if type(norm) is not BatchNorm2d or not _plain(norm) or norm.training or norm.running_mean is None or norm.running_var is None:
-        return False
-    if conv.out_channels != norm.num_features or conv.weight.dtype != norm.running_mean.dtype:
-        return False                           # the layers themselves say what is wrong
-    return not (is_grad_enabled() and any(p.requires_grad for p in (*conv.parameters(), *norm.parameters())))
+def _foldable(conv: Conv2d, norm: BatchNorm2d) -> Affine | None:
+    """What batch norm does to each channel, if it can be done to the convolution's weights; the layers say what does not fit."""
+    if not _plain(norm) or is_grad_enabled() and any(p is not None and p.requires_grad for p in (conv.weight, conv.bias)):
+        return None
+    affine = norm.known()
+    fits = affine is not None and conv.out_channels == affine.scale.size and conv.weight.dtype == affine.scale.dtype
+    return affine if fits else None
 
 
-def _fold(conv: Conv2d, norm: BatchNorm2d) -> _Folded:
+def _fold(conv: Conv2d, affine: Affine) -> _Folded:
     """Kept until one of the tensors is written to, or the layer is used in another way."""
-    tensors = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    sources: tuple[Any, ...] = (norm.eps, *((None, 0) if t is None else _state(t) for t in tensors))
     kept = _folded.get(conv)
-    if kept is None or kept.sources != sources:
-        arrays: Any = (None if t is None else t.numpy() for t in tensors)
-        weight, bias, scale, shift, mean, var = arrays
-        scale = (var + norm.eps) ** -0.5 * (1 if scale is None else scale)
-        moved = ((0 if bias is None else bias) - mean) * scale + (0 if shift is None else shift)
-        weight = (weight * scale.reshape(-1, 1, 1, 1)).astype(weight.dtype, copy=False)
+    if kept is None or kept.affine is not affine or not kept.moment.lasts(conv.weight, conv.bias):
+        weight = conv.weight.numpy() * affine.scale.reshape(-1, 1, 1, 1)
+        bias = affine.shift if conv.bias is None else conv.bias.numpy() * affine.scale + affine.shift
         constants.declare(weight)              # nobody else has it: kernels may keep it as they read it
-        kept = _folded[conv] = _Folded(sources, Tensor._wrap(weight, conv.weight._storage), Tensor._wrap(np.asarray(moved, weight.dtype)))
+        folded = Tensor._wrap(weight, conv.weight._storage)    # of which drawings know the name
+        kept = _folded[conv] = _Folded(affine, Moment(conv.weight, conv.bias), folded, Tensor._wrap(bias))
     return kept
-
-
-def _state(t: Tensor) -> tuple[Storage, int]:
-    return t._storage, t._storage.version

@@ -35,6 +35,25 @@ class Parameter(Tensor):
         return f"Parameter containing:\n{super().__repr__()}"
 
 
+class Moment:
+    """Tensors, or None, as they are now: what was computed from them holds while it `lasts`."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self, *tensors: Tensor | None):
+        self._seen = [(None, 0) if t is None else (t._data, t._storage.version) for t in tensors]
+
+    def lasts(self, *tensors: Tensor | None) -> bool:
+        """Whether these are the same tensors, and none was written to."""
+        for t, (array, version) in zip(tensors, self._seen, strict=True):
+            if t is None:
+                if array is not None:
+                    return False
+            elif t._data is not array or t._storage.version != version:
+                return False
+        return True
+
+
 class LoadResult(namedtuple("LoadResult", ["missing_keys", "unexpected_keys"])):
     """What `load_state_dict(strict=False)` left out: `missing_keys` of the model, `unexpected_keys` of the dict."""
 

@@ -45,9 +45,9 @@ def _batch_norm(x, weight, bias, *, mean, invstd, relu):
     return _images(out, x.shape)
 
 
-def _scale_shift(weight: np.ndarray, bias: np.ndarray, mean: np.ndarray, invstd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _scale_shift(weight: Any, bias: Any, mean: np.ndarray, invstd: np.ndarray) -> tuple[Any, Any]:
     scale = weight * invstd
-    return scale, bias - mean * scale
+    return scale, bias - scale * mean
 
 
 @_batch_norm.joint_vjp
@@ -160,8 +160,16 @@ def _(g, x):
     return _channel_affine(x, g)
 
 
-def _affine(x: Any, scale: Any, shift: Any, relu: bool) -> Any:
+def affine(x: Any, scale: Any, shift: Any, relu: bool) -> Any:
+    """x * scale + shift per channel, or its ReLU; x (N, C, ...), scale and shift (C,) of its dtype."""
     return _channel_affine_relu(x, scale, shift, relu=True) if relu else _channel_affine(x, scale, shift)
+
+
+def scale_shift(weight: Any, bias: Any, mean: np.ndarray, var: np.ndarray, eps: float) -> tuple[Any, Any]:
+    """What batch norm with known statistics multiplies each channel with, and what it then adds: (C,) of weight's dtype each."""
+    with np.errstate(all="ignore"):            # Inf and NaN pass in silence
+        invstd = ((var + eps) ** -0.5).astype(weight.dtype, copy=False)
+        return _scale_shift(weight, bias, mean.astype(weight.dtype, copy=False), invstd)
 
 
 def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, relu=False):
@@ -201,16 +209,14 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed when training=False")
-        mean, invstd = running_mean.numpy().astype(x.dtype), ((running_var.numpy() + eps) ** -0.5).astype(x.dtype)
         if not (is_grad_enabled() and any(getattr(v, "requires_grad", False) for v in (weight, bias))):
             weight, bias = (v if isinstance(v, np.ndarray) else v.numpy() for v in (weight, bias))     # no step of theirs to record
-        scale = weight * invstd
-        return _affine(x, scale, bias - scale * mean, relu)
+        return affine(x, *scale_shift(weight, bias, running_mean.numpy(), running_var.numpy(), eps), relu)
     count = math.prod(x.shape) // max(channels, 1)
     if count == 1:
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got x of shape {tuple(x.shape)}")
     if count == 0:
-        return _affine(x, weight, bias, relu)
+        return affine(x, weight, bias, relu)
     mean, var = (m.numpy() for m in channel_moments(x.detach()))
     if running_mean is not None:
         running_mean._write((1 - momentum) * running_mean.numpy() + momentum * mean)
