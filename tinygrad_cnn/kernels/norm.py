@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from .. import memory
-from .jit import inline, kernel
+from .jit import MAX_THREADS, inline, kernel
 
 BLOCK_ELEMENTS = 1 << 14  # of one block of rows: its sums stay in the first-level cache
 WIDE = 128  # columns that fill vector registers well
@@ -220,14 +220,15 @@ def channel_sums(g, x, mean, invstd, scale, shift, relu, sum_g, sum_gx):
 
 
 @kernel
-def _normalize(x, scale, shift, lowest, rows, blocks, out):
+def _normalize(x, scale, shift, lowest, rows, blocks, workers, out):
     M, C = x.shape
-    for block in prange(blocks):
-        b = np.int64(block)
-        for i in range(b * rows, min(M, (b + 1) * rows)):
-            for c in range(C):
-                y = x[i, c] * scale[c] + shift[c]
-                out[i, c] = lowest if y < lowest else y
+    for worker in prange(workers):             # last rows first: they are still in a thread's cache from the pass before
+        w = np.int64(worker)
+        for b in range(blocks * (w + 1) // workers - 1, blocks * w // workers - 1, -1):
+            for i in range(b * rows, min(M, (b + 1) * rows)):
+                for c in range(C):
+                    y = x[i, c] * scale[c] + shift[c]
+                    out[i, c] = lowest if y < lowest else y
 
 
 def normalize(x, scale, shift, relu, out):
@@ -240,7 +241,7 @@ def normalize(x, scale, shift, relu, out):
         out: (M, C), overwritten.
     """
     lowest = x.dtype.type(0 if relu else -np.inf)
-    _normalize(x, scale, shift, lowest, _block_rows(x), _block_count(x), out, work=x.size / ELEMENTS_PER_NS)
+    _normalize(x, scale, shift, lowest, _block_rows(x), _block_count(x), MAX_THREADS, out, work=x.size / ELEMENTS_PER_NS)
 
 
 @inline
@@ -253,9 +254,11 @@ def _input_grad(first, x, mean, a, b, d, scale, shift, bound, rows, g):
 
 
 @kernel
-def _batch_norm_input_grad(x, mean, a, b, d, scale, shift, bound, rows, blocks, g):
-    for block in prange(blocks):
-        _input_grad(np.int64(block) * rows, x, mean, a, b, d, scale, shift, bound, rows, g)
+def _batch_norm_input_grad(x, mean, a, b, d, scale, shift, bound, rows, blocks, workers, g):
+    for worker in prange(workers):             # last rows first: they are still in a thread's cache from the pass before
+        w = np.int64(worker)
+        for block in range(blocks * (w + 1) // workers - 1, blocks * w // workers - 1, -1):
+            _input_grad(block * rows, x, mean, a, b, d, scale, shift, bound, rows, g)
 
 
 def batch_norm_input_grad(x, mean, invstd, weight, scale, shift, relu, sum_g, sum_gx, g):
@@ -277,5 +280,5 @@ def batch_norm_input_grad(x, mean, invstd, weight, scale, shift, relu, sum_g, su
         a = (weight * invstd).astype(x.dtype)
         b = (weight * invstd * invstd * sum_gx / M).astype(x.dtype)
         d = (weight * invstd * sum_g / M).astype(x.dtype)
-    _batch_norm_input_grad(x, mean, a, b, d, scale, shift, _bound(relu, x), _block_rows(x), _block_count(x), g,
-                           work=2 * x.size / ELEMENTS_PER_NS)
+    _batch_norm_input_grad(x, mean, a, b, d, scale, shift, _bound(relu, x), _block_rows(x), _block_count(x),
+                           MAX_THREADS, g, work=2 * x.size / ELEMENTS_PER_NS)
