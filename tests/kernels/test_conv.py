@@ -117,7 +117,13 @@ SIZES = [_plain(2, 70, 33, 77), _plain(40, 3, 20, 33, 5, 2, 2), _plain(5, 33, 13
          _plain(6, 32, 21, 32, groups=8), _plain(5, 64, 20, 64, 3, 2, 1, 32), _plain(3, 16, 12, 16, groups=8, dtype=np.float64),
          _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64), _plain(8, 16, 28, 40, 7, 1, 3), _plain(4, 150, 20, 40),
          _plain(3, 70, 13, 70, 5, 1, 2, 70), _plain(2, 40, 14, 40, 3, 2, 1, 10), _plain(2, 8, 9, 8, 3, 1, 1, 4, np.float64),
-         Conv(6, 24, 60, 15, 20, 3, 19, 24, 60, (1, 1), (1, 9), (1, 1), 1, np.float32, 0)]
+         Conv(6, 24, 60, 15, 20, 3, 19, 24, 60, (1, 1), (1, 9), (1, 1), 1, np.float32, 0),
+         # Depthwise: every width of channels and a rest, fewer pixels than a tile, strides that taps share or do not.
+         Conv(2, 5, 9, 115, 115, 3, 3, 5, 9, (1, 1), (1, 1), (1, 1), 115, np.float32, 0),
+         Conv(9, 6, 3, 20, 20, 5, 5, 6, 3, (1, 1), (2, 2), (1, 1), 20, np.float32, 0),
+         Conv(2, 7, 11, 36, 36, 5, 4, 4, 5, (2, 2), (2, 1), (1, 1), 36, np.float32, 0),
+         Conv(2, 7, 13, 61, 61, 3, 3, 4, 7, (2, 2), (2, 2), (2, 2), 61, np.float64, 0),
+         Conv(3, 4, 1, 6, 6, 4, 2, 3, 2, (1, 1), (1, 1), (1, 1), 6, np.float32, 0)]
 
 
 @pytest.mark.parametrize("conv", SIZES, ids=lambda c: f"{c.N}x{c.C}x{c.H}-{c.K}")

@@ -7,111 +7,220 @@ multiplier (several outputs of one input) the input is repeated to the outputs' 
 import functools
 
 import numpy as np
-from numba import prange
+from llvmlite import ir
+from numba import prange, types
+from numba.extending import intrinsic
 
 from .. import memory
 from .jit import inline, kernel
 from .rows import lanes_of
-from .simd import at_least, fma, lanes, load, store, tile_add_to, tile_fma_rows, tile_splat, tile_store, tile_zeros, zeros
+from .simd import (
+    _I32,
+    _I64,
+    VECTOR_REGISTERS,
+    _fma,
+    _index,
+    _lanes_below,
+    _load,
+    _masked_store,
+    _pointer,
+    _store,
+    at_least,
+    lanes,
+    load_between,
+    store,
+    tile_add_to,
+    tile_splat,
+    tile_zeros,
+)
 from .taps import all_taps, in_order, input_phases, inside
+from .weight_grad import sum_parts
 
-PIXELS, WIDE = 4, 4  # output pixels and vectors of channels at a time: enough sums to hide the latency of additions
+# Output pixels and vectors of channels at a time: enough sums to hide the latency of additions.
+PIXELS, WIDE = 4, 4 if VECTOR_REGISTERS == 32 else 2
+TAPS, TWO = 3, 2 if VECTOR_REGISTERS == 32 else 1  # of the weight gradient: rows and columns of taps, and vectors of channels, at a time
 MULTIPLY_ADDS_PER_NS = 8  # of one thread, roughly: memory sets the pace
+BAND, BANDS = 8, 16  # rows of a task at most, and tasks at least, if there are as many rows
 PARTIALS = 16  # partial sums of the weight gradient at most
 
 
-def _window_of(pixels, vecs):
+@intrinsic(prefer_literal=True)
+def _fma_columns(typing_context, tile, x, xo, step, column, apart, width, w, wo, taps, within):
+    """tile[r, :] += x[xo + (r + s) * step : ...] * w[wo + (s * G + m) * vecs * lanes : ...] for each tap s < `taps`, a literal, and m.
+
+    These inputs lie in columns column + (r + s) * apart; w begins with the zeros that stand for columns outside [0, width).
+    `within`, a tuple, numbers the G lanes of a group: 0 up to a divisor of lanes. Lane m of its group stands for all lanes of it.
+    """
+    T, G, P, V = taps.literal_value, within.count, tile.rows, tile.vecs
+    orders = [ir.Constant(ir.VectorType(_I32, tile.lanes), [lane // G * G + m for lane in range(tile.lanes)]) for m in range(G)]
+
+    def codegen(context, builder, signature, args):
+        acc, x_array, offset, step, column, apart, width, w_array, w_offset, _, _ = args
+        zeros, pixels = _pointer(context, builder, w, w_array, _I64(0), tile), []
+        for _ in range(P + T - 1):
+            inside = builder.icmp_unsigned("<", column, width)
+            pixels.append(builder.select(inside, _pointer(context, builder, x, x_array, offset, tile), zeros))
+            offset, column = builder.add(offset, step), builder.add(column, apart)
+        for v in range(V):
+            factors = [_load(context, builder, w, w_array, _index(builder, w_offset, (i * V + v) * tile.lanes), tile) for i in range(T * G)]
+            for i, pixel in enumerate(pixels):
+                value = builder.load(builder.gep(pixel, [_I64(v)]))
+                value.align = tile.dtype.bitwidth // 8
+                for m, order in enumerate(orders):
+                    lane = value if G == 1 else builder.shuffle_vector(value, value, order)
+                    for s in range(max(0, i - P + 1), min(T, i + 1)):
+                        to = (i - s) * V + v
+                        acc = builder.insert_value(acc, _fma(builder, tile, lane, factors[s * G + m], builder.extract_value(acc, to)), to)
+        return acc
+
+    return tile(tile, x, *[types.intp] * 5, w, types.intp, taps, within), codegen
+
+
+@intrinsic
+def _store_pixels(typing_context, tile, y, yo, y_step, valid, count):
+    """y[yo + r * y_step : ... + valid] = tile[r, :valid] for each r < count; no other element is touched."""
+
+    def codegen(context, builder, signature, args):
+        acc, y_array, offset, step, valid, count = args
+        whole = builder.and_(builder.icmp_signed(">=", valid, _I64(tile.vecs * tile.lanes)),
+                             builder.icmp_signed(">=", count, _I64(tile.rows)))
+        offsets = [offset]
+        for _ in range(tile.rows - 1):
+            offsets.append(builder.add(offsets[-1], step))
+        with builder.if_else(whole) as (all_of_it, part):
+            with all_of_it:
+                for i in range(tile.rows * tile.vecs):
+                    index = _index(builder, offsets[i // tile.vecs], i % tile.vecs * tile.lanes)
+                    _store(context, builder, y, y_array, index, tile, builder.extract_value(acc, i))
+            with part:
+                masks = [_lanes_below(builder, tile, valid, v * tile.lanes) for v in range(tile.vecs)]
+                for r in range(tile.rows):
+                    with builder.if_then(builder.icmp_signed(">", count, _I64(r))):
+                        for v in range(tile.vecs):
+                            pointer = _pointer(context, builder, y, y_array, _index(builder, offsets[r], v * tile.lanes), tile)
+                            _masked_store(builder, tile, builder.extract_value(acc, r * tile.vecs + v), pointer, masks[v])
+        return context.get_dummy_value()
+
+    return types.void(tile, y, *[types.intp] * 4), codegen
+
+
+def _pixels_of(vecs):
     @inline
-    def window(x, xo, x_line, x_tap, x_pixel, w, wo, w_line, w_tap, w_step, within, lines, taps, bias, floor, k, y, yo, y_pixel,
-               valid):
-        """Neighbouring output pixels whose lines x taps inputs and weights lie at constant steps."""
-        acc = tile_splat(pixels, vecs, bias, k)
-        for _ in range(lines):
-            a, b = xo, wo
-            for _ in range(taps):
-                acc = tile_fma_rows(acc, x, a, x_pixel, w, b, w_step, within)
-                a += x_tap
-                b += w_tap
-            xo += x_line
-            wo += w_line
-        tile_store(at_least(acc, floor), y, yo, y_pixel, valid)
+    def rows_of_pixels(x, K, count, k, rows, xo, x_row, x_line, column, apart, tap, width, w, start, each, first, within, lines, taps,
+                       floor, y, yo, y_row, y_pixel):
+        """rows x count output pixels, `vecs` vectors of their channels from k on; `apart` and `tap` count columns."""
+        at = max(0, min(k, K - vecs * lanes(w)))  # over channels already done, if there are so many
+        size = len(within) * vecs * lanes(w)
+        threes = taps // 3 if tap == apart else 0  # taps that share the pixels they meet
+        for i in range(0, count, PIXELS):
+            j = max(0, min(i, count - PIXELS))  # over pixels already done, rather than one by one
+            for row in range(rows):            # they share lines in the first-level cache
+                acc = tile_splat(PIXELS, vecs, w, WIDE * lanes(w) + at)
+                line, b = xo + at + row * x_row + j * apart * K, start + each * k + first * size
+                for _ in range(lines):
+                    a, c = line, column + j * apart
+                    for _ in range(threes):
+                        acc = _fma_columns(acc, x, a, tap * K, c, tap, width, w, b, 3, within)
+                        a += 3 * tap * K
+                        b += 3 * size
+                        c += 3 * tap
+                    if tap == apart and taps % 3 == 2:
+                        acc = _fma_columns(acc, x, a, tap * K, c, tap, width, w, b, 2, within)
+                        b += 2 * size
+                    else:
+                        for _ in range(taps - 3 * threes):
+                            acc = _fma_columns(acc, x, a, apart * K, c, apart, width, w, b, 1, within)
+                            a += tap * K
+                            b += size
+                            c += tap
+                    line += x_line
+                _store_pixels(at_least(acc, floor), y, yo + at + row * y_row + j * y_pixel, y_pixel, K - at, count)
 
-    return window
+    return rows_of_pixels
 
 
-def _channels_of(pixels):
-    wide, narrow = _window_of(pixels, WIDE), _window_of(pixels, 1)
+_wide, _middle, _narrow = _pixels_of(WIDE), _pixels_of(2), _pixels_of(1)
 
-    @inline
-    def channels(K, x, xo, x_line, x_tap, x_pixel, w, wo, w_line, w_tap, within, lines, taps, bias, floor, y, yo, y_pixel):
-        k, L = 0, lanes(w)
-        while k + WIDE * L <= K:
-            wide(x, xo + k, x_line, x_tap, x_pixel, w, wo + k, w_line, w_tap, K, within, lines, taps, bias, floor, k, y, yo + k,
-                 y_pixel, K - k)
+
+@inline
+def _rows(x, K, count, *how):
+    """All channels of some rows of pixels."""
+    k, L = 0, lanes(x)
+    while k < K:
+        if k + WIDE * L <= K:
+            _wide(x, K, count, k, *how)
             k += WIDE * L
-        while k < K:
-            narrow(x, xo + k, x_line, x_tap, x_pixel, w, wo + k, w_line, w_tap, K, within, lines, taps, bias, floor, k, y, yo + k,
-                   y_pixel, K - k)
+        elif k + 2 * L <= K:
+            _middle(x, K, count, k, *how)
+            k += 2 * L
+        else:
+            _narrow(x, K, count, k, *how)
             k += L
 
-    return channels
 
-
-_channels_many, _channels_one = _channels_of(PIXELS), _channels_of(1)
+@inline
+def _pack(w, order, bias, packed):
+    """WIDE vectors of zeros, the bias, and the weights in the order in which they are read. Returns where those begin."""
+    (_, G, K), L, flat = w.shape, lanes(w), w.reshape(-1)
+    packed[: WIDE * L] = 0
+    for k in range(K):
+        packed[WIDE * L + k] = bias[k]
+    start = to = (WIDE + (K + L - 1) // L) * L
+    k = 0
+    while k < K:
+        vecs = WIDE if k + WIDE * L <= K else 2 if k + 2 * L <= K else 1
+        at = max(0, min(k, K - vecs * L))
+        for t in order:
+            for m in range(G):
+                for c in range(at, at + vecs * L, L):
+                    store(packed, to, load_between(flat, (t * G + m) * K + c, 0, K - c))
+                    to += L
+        k += vecs * L
+    return start
 
 
 @kernel
-def _correlate(x, N, H, W, K, w, within, phases, sy, sx, bias, floor, y, y_image, y_row, y_pixel):
-    """Row (lines, taps per line, weight, steps of it, dy, step of it, dx, step of it, start in y, OH, OW) of `phases`.
+def _correlate(x, N, H, W, w, order, within, phases, sy, sx, bias, floor, band, y, y_image, y_row, y_pixel, packed):
+    """Row (lines, taps per line, taps before, dy, step of it, dx, step of it, start in y, OH, OW) of `phases`.
 
-    A task makes one row of every phase, since they read the same rows of the input. Vectors reach past K channels.
+    A task makes `band` rows of every phase, since they read the same rows of the input.
     """
-    rows, G = phases[0, 10], len(within)
-    for task in prange(N * rows):
-        i = np.int64(task)
-        n, row = i // rows, i % rows
+    K, each = w.shape[2], len(order) * len(within)
+    bands = (phases[0, 8] + band - 1) // band
+    start = _pack(w, order, bias, packed)
+    for task in prange(N * bands):
+        t = np.int64(task)
+        n = t // bands
         for f in range(phases.shape[0]):
-            taps, x_tap, w_tap, dx, OW = phases[f, 1], phases[f, 8] * K, phases[f, 4] * G * K, phases[f, 7], phases[f, 11]
-            dy, x_line, w_line = row * sy + phases[f, 5], phases[f, 6] * W * K, phases[f, 3] * G * K
-            if row >= phases[f, 10]:
-                continue
-            # Lines inside the image; columns whose every tap is.
-            top, bottom = inside(dy, phases[f, 6], H, phases[f, 0])
-            low, _ = inside(dx, sx, W, OW)
-            _, high = inside(dx + (taps - 1) * phases[f, 8], sx, W, OW)
-            xo = ((n * H + dy) * W + dx) * K + top * x_line
-            wo = phases[f, 2] * G * K + top * w_line
-            yo = phases[f, 9] + n * y_image + row * y_row
-            j = 0
-            while j < OW:
-                if low <= j and j < high and high - low >= PIXELS:
-                    j = min(j, high - PIXELS)  # over pixels already done, rather than one by one
-                    _channels_many(K, x, xo + j * sx * K, x_line, x_tap, sx * K, w, wo, w_line, w_tap, within, bottom - top, taps,
-                                   bias, floor, y, yo + j * y_pixel, y_pixel)
-                    j += PIXELS
-                else:
-                    left, right = inside(j * sx + dx, phases[f, 8], W, taps)
-                    _channels_one(K, x, xo + j * sx * K + left * x_tap, x_line, x_tap, 0, w, wo + left * w_tap, w_line, w_tap,
-                                  within, bottom - top, right - left, bias, floor, y, yo + j * y_pixel, y_pixel)
-                    j += 1
+            taps, y_step, OW = phases[f, 1], phases[f, 4], phases[f, 9]
+            row = t % bands * band
+            end = min(phases[f, 8], row + band)
+            while row < end:                   # rows whose lines inside the image have the same numbers
+                dy, rows = row * sy + phases[f, 3], 1
+                top, bottom = inside(dy, y_step, H, phases[f, 0])
+                while row + rows < end and (top, bottom) == inside(dy + rows * sy, y_step, H, phases[f, 0]):
+                    rows += 1
+                _rows(x, K, OW, rows, ((n * H + dy + top * y_step) * W + phases[f, 5]) * K, sy * W * K, y_step * W * K,
+                      phases[f, 5], sx, phases[f, 6], W, packed, start, each, phases[f, 2] + top * taps, within, bottom - top, taps,
+                      floor, y, phases[f, 7] + n * y_image + row * y_row, y_row, y_pixel)
+                row += rows
 
 
 def _with_slack(a, K):
-    """`a`, flat, with space after its end for vectors that reach past K channels."""
-    if K % lanes_of(a.dtype) == 0:
+    """`a`, flat, with space after its end for a vector that reaches past K channels."""
+    L = lanes_of(a.dtype)
+    if K >= L:
         return a.reshape(-1)
-    out = memory.empty((a.size + lanes_of(a.dtype),), a.dtype)
+    out = memory.empty((a.size + L,), a.dtype)
     out[: a.size] = a.reshape(-1)
     return out
 
 
-def _aligned(a):
-    """A copy of `a`, flat, that begins at a vector, with space for one after its end: small arrays may begin anywhere."""
-    L = lanes_of(a.dtype)
-    space = np.empty(a.size + 2 * L, a.dtype)
-    space = space[-(space.ctypes.data // a.itemsize) % L :]
-    space[: a.size] = a.reshape(-1)
-    return space
+def _aligned(size, dtype):
+    """A new array that begins at a vector: small ones may begin anywhere."""
+    L = lanes_of(dtype)
+    space = np.empty(size + L, dtype)
+    return space[-(space.ctypes.data // space.itemsize) % L :]
 
 
 def _steps(values):
@@ -120,19 +229,19 @@ def _steps(values):
 
 @functools.lru_cache(maxsize=512)
 def _plan(kernel, stride, padding, dilation, out_shape, gradient):
-    """`_correlate`'s phases of a convolution, or of an input gradient, to images (N, OH, OW, K), and how many taps they have."""
+    """`_correlate`'s phases of a convolution, or of an input gradient, to images (N, OH, OW, K), and the order of the weights."""
     phases, (sy, sx) = [all_taps(kernel, padding, dilation)], (1, 1)
     if gradient:
         phases, (sy, sx) = list(input_phases(kernel, stride, padding, dilation, out_shape[1:3])), stride
-    table = []
+    table, order = [], []
     for phase in map(in_order, phases):
         lines = sorted(set(phase.dy))
         taps = len(phase.dy) // max(1, len(lines))
-        table.append([len(lines), taps, min(phase.weight[:1], default=0), _steps(phase.weight[:: taps or 1]), _steps(phase.weight[:taps]),
-                      min(phase.dy, default=0), _steps(lines), min(phase.dx, default=0), _steps(phase.dx[:taps]),
-                      (phase.top * out_shape[2] + phase.left) * out_shape[3],
+        table.append([len(lines), taps, len(order), min(phase.dy, default=0), _steps(lines), min(phase.dx, default=0),
+                      _steps(phase.dx[:taps]), (phase.top * out_shape[2] + phase.left) * out_shape[3],
                       len(range(phase.top, out_shape[1], sy)), len(range(phase.left, out_shape[2], sx))])
-    return np.array(table, np.int64), sum(len(phase.dy) for phase in phases)
+        order += phase.weight
+    return np.array(table, np.int64), np.array(order, np.int64)
 
 
 def _run(x, w, plan, sy, sx, bias, floor, out, out_sy, out_sx):
@@ -141,10 +250,12 @@ def _run(x, w, plan, sy, sx, bias, floor, out, out_sy, out_sx):
     Channel k becomes max(floor, bias[k] + sum over t and m of x[n, i * sy + dy[t], j * sx + dx[t], k // G * G + m] *
     w[weight[t], m, k]).
     """
-    (phases, taps), (N, H, W, K), (_, OH, OW, _), G = plan, x.shape, out.shape, w.shape[1]
-    _correlate(_with_slack(x, K), N, H, W, K, _aligned(w), tuple(range(G)), phases, sy, sx, _aligned(bias), floor, out.reshape(-1),
-               OH * OW * K, OW * K * out_sy, K * out_sx,
-               work=N * phases[0, 10] * phases[0, 11] * K * taps * G / MULTIPLY_ADDS_PER_NS)
+    (phases, order), (N, H, W, K), (_, OH, OW, _), (_, G, _), L = plan, x.shape, out.shape, w.shape, lanes_of(x.dtype)
+    room = (WIDE - (-K // L) * (1 + len(order) * G)) * L
+    _correlate(_with_slack(x, K), N, H, W, w, order, tuple(range(G)), phases, sy, sx, bias, floor,
+               max(1, min(BAND, N * phases[0, 8] // BANDS)), out.reshape(-1),
+               OH * OW * K, OW * K * out_sy, K * out_sx, _aligned(room, x.dtype),
+               work=N * phases[0, 8] * phases[0, 9] * K * len(order) * G / MULTIPLY_ADDS_PER_NS)
 
 
 def suits(C, K, groups, dtype):
@@ -173,111 +284,106 @@ def conv2d_input_grad(g, w, stride, padding, dilation, out):
         np.sum(repeated.reshape(*out.shape, K // C), axis=4, out=out)  # (N, H, W, K) -> (N, H, W, C, K // C) -> sum
 
 
-def _sums_of(wide):
+@intrinsic(prefer_literal=True)
+def _fma_taps(typing_context, tile, x, xo, x_line, step, line, below, height, column, apart, width, g, go, guarded, zeros):
+    """For TAPS x TAPS taps (r, s): tile[r * TAPS + s, :] += x[xo + r * x_line + s * step : ...] * g[go : ...].
+
+    These inputs lie in line + r * below and column + s * apart; if `guarded`, a literal, those outside [0, height) and [0, width)
+    are zeros[0 : ...].
+    """
+
+    def codegen(context, builder, signature, args):
+        acc, x_array, xo, x_line, step, line, below, height, column, apart, width, g_array, go, _, zeros_array = args
+        zero = _pointer(context, builder, zeros, zeros_array, _I64(0), tile)
+        factors = [_load(context, builder, g, g_array, _index(builder, go, v * tile.lanes), tile) for v in range(tile.vecs)]
+        for r in range(TAPS):
+            here = builder.select(builder.icmp_unsigned("<", line, height), width, _I64(0))
+            offset, at = xo, column
+            for s in range(TAPS):
+                pixel = _pointer(context, builder, x, x_array, offset, tile)
+                if guarded.literal_value:
+                    pixel = builder.select(builder.icmp_unsigned("<", at, here), pixel, zero)
+                for v, factor in enumerate(factors):
+                    value = builder.load(builder.gep(pixel, [_I64(v)]))
+                    value.align = tile.dtype.bitwidth // 8
+                    to = (r * TAPS + s) * tile.vecs + v
+                    acc = builder.insert_value(acc, _fma(builder, tile, value, factor, builder.extract_value(acc, to)), to)
+                offset, at = builder.add(offset, step), builder.add(at, apart)
+            xo, line = builder.add(xo, x_line), builder.add(line, below)
+        return acc
+
+    return tile(tile, x, *[types.intp] * 9, g, types.intp, guarded, zeros), codegen
+
+
+def _taps_of(vecs):
+    square = TAPS * TAPS
+
     @inline
-    def sums(x, xo, x_step, g, go, g_step, count, y, yo):
-        """y[yo + lane] += sum of x * g over `count` pixels; four sums, so that none waits for its own last addition."""
-        a = b = c = d = zeros(y, wide)
-        for _ in range(count // 4):
-            a = fma(load(x, xo, wide), load(g, go, wide), a)
-            b = fma(load(x, xo + x_step, wide), load(g, go + g_step, wide), b)
-            c = fma(load(x, xo + 2 * x_step, wide), load(g, go + 2 * g_step, wide), c)
-            d = fma(load(x, xo + 3 * x_step, wide), load(g, go + 3 * g_step, wide), d)
-            xo += 4 * x_step
-            go += 4 * g_step
-        for _ in range(count % 4):
-            a = fma(load(x, xo, wide), load(g, go, wide), a)
-            xo += x_step
-            go += g_step
-        store(y, yo, load(y, yo, wide) + ((a + b) + (c + d)))
-
-    return sums
-
-
-_sums_wide, _sums_narrow = _sums_of(True), _sums_of(False)
-
-
-def _three_of(vecs):
-    @inline
-    def three(x, xo, x_step, tap, g, go, g_step, count, y, yo, y_step):
-        """`_sums_wide` of three taps, `tap` apart in x and `y_step` in y, and of `vecs` vectors of channels at once."""
-        acc = tile_zeros(3, vecs, x)
-        for _ in range(count):
-            acc = tile_fma_rows(acc, x, xo, tap, g, go, 0, (0,))
-            xo += x_step
-            go += g_step
+    def taps(x, H, W, K, g, OH, OW, k, row, end, r, s, sh, sw, ph, pw, dh, dw, zeros, y, yo, y_step):
+        """y[yo + t * y_step : ...] += sums of TAPS x TAPS taps t from (r, s) on, over output rows [row, end), `vecs` vectors from k on."""
+        acc = tile_zeros(square, vecs, x)
+        column = s * dw - pw
+        first, _ = inside(column, sw, W, OW)
+        _, last = inside(column + (TAPS - 1) * dw, sw, W, OW)
+        for i in range(row, end):
+            line, go, low, high = i % OH * sh - ph + r * dh, i * OW * K + k, first, max(first, last)
+            if line < 0 or line + (TAPS - 1) * dh >= H:
+                low = high
+            xo = ((i // OH * H + line) * W + column) * K + k
+            for j in range(low, high):         # pixels all of whose taps lie inside the image; then the others
+                acc = _fma_taps(acc, x, xo + j * sw * K, dh * W * K, dw * K, 0, 0, 0, 0, 0, 0, g, go + j * K, False, zeros)
+            for j in range(OW - (high - low)):
+                j += (high - low) * (j >= low)
+                acc = _fma_taps(acc, x, xo + j * sw * K, dh * W * K, dw * K, line, dh, H, column + j * sw, dw, W, g, go + j * K, True,
+                                zeros)
         tile_add_to(acc, y, yo, y_step)
 
-    return three
+    return taps
 
 
-_three_wide, _three_narrow = _three_of(WIDE), _three_of(1)
-
-
-@inline
-def _edge(x, xo, tap, g, go, K, whole, L, first, last, y, yo):
-    """Adds one output pixel's products for taps [first, last) in whole vectors of channels."""
-    for s in range(first, last):
-        for k in range(0, whole, L):
-            store(y, yo + s * K + k, fma(load(x, xo + s * tap + k, True), load(g, go + k, True), load(y, yo + s * K + k, True)))
+_sums_wide, _sums_narrow = _taps_of(TWO), _taps_of(1)
 
 
 @kernel
-def _weight_grad(x, g, R, S, sh, sw, ph, pw, dh, dw, parts, partial):
-    """partial, flat (parts, R, S, K): part p sums the p-th share of the N * OH output rows."""
-    N, H, W, K = x.shape
-    OH, OW = g.shape[1], g.shape[2]
-    L = lanes(x)
-    whole, whole_wide = K // L * L, K // (WIDE * L) * WIDE * L
-    flat_x, flat_g = x.reshape(-1), g.reshape(-1)
+def _weight_grad(x, H, W, g, N, OH, OW, K, R, S, sh, sw, ph, pw, dh, dw, zeros, partial):
+    """partial (parts, 1, rows, columns): part p sums the p-th share of g's rows, for each TAPS x TAPS taps of R x S; channels in order.
+
+    But those of the last vector are the last ones, if they fill one.
+    """
+    parts, L, Kp, total = partial.shape[0], lanes(x), partial.shape[3], N * OH
+    flat = partial.reshape(-1)
     for part in prange(parts):
         p = np.int64(part)
-        partial[p * R * S * K : (p + 1) * R * S * K] = 0
-        for row in range(N * OH * p // parts, N * OH * (p + 1) // parts):
-            n, i = row // OH, row % OH
-            for r in range(R):
-                h = i * sh - ph + r * dh
-                if h < 0 or h >= H:
-                    continue
-                x_row, g_row, y_row = ((n * H + h) * W - pw) * K, row * OW * K, (p * R + r) * S * K
-                # Columns whose taps all are inside; those of the others, at both edges, one by one.
-                first, _ = inside(-pw, sw, W, OW)
-                _, last = inside((S - 1) * dw - pw, sw, W, OW)
-                last = max(first, last)
-                for j in range(OW - last + first):
-                    j = j if j < first else j + last - first
-                    low, high = inside(j * sw - pw, dw, W, S)
-                    _edge(flat_x, x_row + j * sw * K, dw * K, flat_g, g_row + j * K, K, whole, L, low, high, partial, y_row)
-                xo, go = x_row + first * sw * K, g_row + first * K
-                threes = S // 3 * 3
-                for s in range(0, threes, 3):
-                    for k in range(0, whole_wide, WIDE * L):
-                        _three_wide(flat_x, xo + s * dw * K + k, sw * K, dw * K, flat_g, go + k, K, last - first, partial,
-                                    y_row + s * K + k, K)
-                    for k in range(whole_wide, whole, L):
-                        _three_narrow(flat_x, xo + s * dw * K + k, sw * K, dw * K, flat_g, go + k, K, last - first, partial,
-                                      y_row + s * K + k, K)
-                for s in range(threes, S):
-                    for k in range(0, whole, L):
-                        _sums_wide(flat_x, xo + s * dw * K + k, sw * K, flat_g, go + k, K, last - first, partial, y_row + s * K + k)
-                for s in range(S):
-                    low, high = inside(s * dw - pw, sw, W, OW)
-                    for k in range(whole, K):
-                        _sums_narrow(flat_x, x_row + (low * sw + s * dw) * K + k, sw * K, flat_g, g_row + low * K + k, K, high - low,
-                                     partial, y_row + s * K + k)
+        start, row, last = p * partial.shape[2] * Kp, total * p // parts, total * (p + 1) // parts
+        flat[start : start + partial.shape[2] * Kp] = 0
+        while row < last:
+            end = min(last, row + BAND)
+            k = 0
+            while k < K:
+                yo, at, wide = start + k, max(0, min(k, K - L)), k + TWO * L <= K
+                for r in range(0, R, TAPS):
+                    for s in range(0, S, TAPS):
+                        if wide:
+                            _sums_wide(x, H, W, K, g, OH, OW, at, row, end, r, s, sh, sw, ph, pw, dh, dw, zeros, flat, yo, Kp)
+                        else:
+                            _sums_narrow(x, H, W, K, g, OH, OW, at, row, end, r, s, sh, sw, ph, pw, dh, dw, zeros, flat, yo, Kp)
+                        yo += TAPS * TAPS * Kp
+                k += TWO * L if wide else L
+            row = end
 
 
 def conv2d_weight_grad(g, x, stride, padding, dilation, out):
     """`conv.conv2d_weight_grad` with as many groups as channels: g (N, OH, OW, K), x (N, H, W, C); out (R, S, 1, K)."""
-    R, S, _, K = out.shape
-    if x.shape[3] != K:
-        x = np.repeat(x, K // x.shape[3], axis=3)
-    parts = min(PARTIALS, g.shape[0] * g.shape[1])
-    partial = memory.empty((parts, R * S * K), x.dtype)
-    _weight_grad(x, g, R, S, *stride, *padding, *dilation, parts, partial.reshape(-1),
-                 work=g.size * R * S / MULTIPLY_ADDS_PER_NS)
-    with np.errstate(all="ignore"):  # Inf and NaN pass in silence
-        total = partial[0]
-        for p in range(1, parts):
-            total += partial[p]
-    out[...] = total.reshape(out.shape)
+    (R, S, _, K), (N, OH, OW, _), (_, H, W, C), L = out.shape, g.shape, x.shape, lanes_of(x.dtype)
+    if C != K:
+        x = np.repeat(x, K // C, axis=3)
+    down, across, Kp = -(-R // TAPS), -(-S // TAPS), -(-K // L) * L
+    partial = memory.empty((min(PARTIALS, N * OH), 1, down * across * TAPS**2, Kp), x.dtype)
+    _weight_grad(_with_slack(x, K), H, W, _with_slack(g, K), N, OH, OW, K, R, S, *stride, *padding, *dilation,
+                 np.zeros(TWO * L, x.dtype), partial, work=g.size * R * S / MULTIPLY_ADDS_PER_NS)
+    sums = np.empty(partial.shape[2:], x.dtype)
+    sum_parts(partial, sums, work=partial.size)
+    sums = sums.reshape(down, across, TAPS, TAPS, Kp).transpose(0, 2, 1, 3, 4).reshape(down * TAPS, across * TAPS, Kp)[:R, :S]
+    last = max(0, K - L)
+    out[:, :, 0, :last] = sums[:, :, :last]
+    out[:, :, 0, last:] = sums[:, :, max(0, Kp - L):][:, :, : K - last]

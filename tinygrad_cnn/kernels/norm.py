@@ -1,12 +1,14 @@
 """Channel statistics and normalisation of channels-last matrices (M, C), M = images x pixels.
 
-Sums run in float64 over fixed blocks of rows, added in order: the same bits on any number of threads.
+Sums run in float64 over fixed blocks of rows, added in order: the same bits on any number of threads. Gradients add four rows
+in their own precision first.
 """
 
 import numpy as np
 from numba import prange
 
-from .jit import inline, kernel
+from .. import memory
+from .jit import MAX_THREADS, inline, kernel
 
 BLOCK_ELEMENTS = 1 << 14  # of one block of rows: its sums stay in the first-level cache
 WIDE = 128  # columns that fill vector registers well
@@ -155,25 +157,28 @@ def channel_mean_var(x, mean, var):
 @inline
 def _passed(g, x, scale, shift, bound):
     """g, or 0 where x * scale + shift <= bound: what ReLU lets back if bound is 0, everything if it is NaN."""
-    return np.float64(0) if x * scale + shift <= bound else np.float64(g)
+    return type(g)(0) if x * scale + shift <= bound else g
 
 
 @inline
-def _products(b, g, x, mean, scale, shift, bound, rows, sums, products):
+def _products(b, g, x, mean, scale, shift, bound, rows, four, sums, products):
     M, C = g.shape
-    total, product = sums[b], products[b]
+    total, product, sum_four, product_four = sums[b], products[b], four[b, 0], four[b, 1]
     total[:] = 0
     product[:] = 0
     i, last = b * rows, min(M, (b + 1) * rows)
-    while i + 4 <= last:                       # four rows at a time: the sums are read and written less often
+    while i + 4 <= last:                       # four rows at a time in x's precision: wide vectors, and fewer sums in float64
         for c in range(C):
             p = _passed(g[i, c], x[i, c], scale[c], shift[c], bound)
             q = _passed(g[i + 1, c], x[i + 1, c], scale[c], shift[c], bound)
             r = _passed(g[i + 2, c], x[i + 2, c], scale[c], shift[c], bound)
             s = _passed(g[i + 3, c], x[i + 3, c], scale[c], shift[c], bound)
-            total[c] += (p + q) + (r + s)
-            product[c] += ((p * (x[i, c] - mean[c]) + q * (x[i + 1, c] - mean[c]))
-                           + (r * (x[i + 2, c] - mean[c]) + s * (x[i + 3, c] - mean[c])))
+            sum_four[c] = (p + q) + (r + s)
+            product_four[c] = ((p * (x[i, c] - mean[c]) + q * (x[i + 1, c] - mean[c]))
+                               + (r * (x[i + 2, c] - mean[c]) + s * (x[i + 3, c] - mean[c])))
+        for c in range(C):
+            total[c] += sum_four[c]
+            product[c] += product_four[c]
         i += 4
     while i < last:
         for c in range(C):
@@ -184,9 +189,9 @@ def _products(b, g, x, mean, scale, shift, bound, rows, sums, products):
 
 
 @kernel
-def _product_blocks(g, x, mean, scale, shift, bound, rows, sums, products):
+def _product_blocks(g, x, mean, scale, shift, bound, rows, four, sums, products):
     for block in prange(sums.shape[0]):
-        _products(np.int64(block), g, x, mean, scale, shift, bound, rows, sums, products)
+        _products(np.int64(block), g, x, mean, scale, shift, bound, rows, four, sums, products)
 
 
 def _bound(relu, x):
@@ -206,21 +211,24 @@ def channel_sums(g, x, mean, invstd, scale, shift, relu, sum_g, sum_gx):
         sum_g, sum_gx: (C,), of the dtype of x or float64; overwritten.
     """
     sums, products = np.empty((2, _block_count(g), g.shape[1]))
-    _product_blocks(g, x, mean, scale, shift, _bound(relu, x), _block_rows(g), sums, products, work=2 * g.size / ELEMENTS_PER_NS)
+    four = memory.empty((len(sums), 2, g.shape[1]), x.dtype)
+    _product_blocks(g, x, mean, scale, shift, _bound(relu, x), _block_rows(g), four, sums, products,
+                    work=2 * g.size / ELEMENTS_PER_NS)
     with _silence():
         sum_g[...] = sums.sum(axis=0)
         sum_gx[...] = products.sum(axis=0) * invstd
 
 
 @kernel
-def _normalize(x, scale, shift, lowest, rows, blocks, out):
+def _normalize(x, scale, shift, lowest, rows, blocks, workers, out):
     M, C = x.shape
-    for block in prange(blocks):
-        b = np.int64(block)
-        for i in range(b * rows, min(M, (b + 1) * rows)):
-            for c in range(C):
-                y = x[i, c] * scale[c] + shift[c]
-                out[i, c] = lowest if y < lowest else y
+    for worker in prange(workers):             # last rows first: they are still in a thread's cache from the pass before
+        w = np.int64(worker)
+        for b in range(blocks * (w + 1) // workers - 1, blocks * w // workers - 1, -1):
+            for i in range(b * rows, min(M, (b + 1) * rows)):
+                for c in range(C):
+                    y = x[i, c] * scale[c] + shift[c]
+                    out[i, c] = lowest if y < lowest else y
 
 
 def normalize(x, scale, shift, relu, out):
@@ -233,7 +241,7 @@ def normalize(x, scale, shift, relu, out):
         out: (M, C), overwritten.
     """
     lowest = x.dtype.type(0 if relu else -np.inf)
-    _normalize(x, scale, shift, lowest, _block_rows(x), _block_count(x), out, work=x.size / ELEMENTS_PER_NS)
+    _normalize(x, scale, shift, lowest, _block_rows(x), _block_count(x), MAX_THREADS, out, work=x.size / ELEMENTS_PER_NS)
 
 
 @inline
@@ -241,15 +249,16 @@ def _input_grad(first, x, mean, a, b, d, scale, shift, bound, rows, g):
     M, C = x.shape
     for i in range(first, min(M, first + rows)):
         for c in range(C):
-            passed = g[i, c] * a[c]
-            passed = 0 if x[i, c] * scale[c] + shift[c] <= bound else passed
-            g[i, c] = passed - (x[i, c] - mean[c]) * b[c] - d[c]
+            passed = _passed(g[i, c], x[i, c], scale[c], shift[c], bound)
+            g[i, c] = passed * a[c] - (x[i, c] - mean[c]) * b[c] - d[c]
 
 
 @kernel
-def _batch_norm_input_grad(x, mean, a, b, d, scale, shift, bound, rows, blocks, g):
-    for block in prange(blocks):
-        _input_grad(np.int64(block) * rows, x, mean, a, b, d, scale, shift, bound, rows, g)
+def _batch_norm_input_grad(x, mean, a, b, d, scale, shift, bound, rows, blocks, workers, g):
+    for worker in prange(workers):             # last rows first: they are still in a thread's cache from the pass before
+        w = np.int64(worker)
+        for block in range(blocks * (w + 1) // workers - 1, blocks * w // workers - 1, -1):
+            _input_grad(block * rows, x, mean, a, b, d, scale, shift, bound, rows, g)
 
 
 def batch_norm_input_grad(x, mean, invstd, weight, scale, shift, relu, sum_g, sum_gx, g):
@@ -271,5 +280,5 @@ def batch_norm_input_grad(x, mean, invstd, weight, scale, shift, relu, sum_g, su
         a = (weight * invstd).astype(x.dtype)
         b = (weight * invstd * invstd * sum_gx / M).astype(x.dtype)
         d = (weight * invstd * sum_g / M).astype(x.dtype)
-    _batch_norm_input_grad(x, mean, a, b, d, scale, shift, _bound(relu, x), _block_rows(x), _block_count(x), g,
-                           work=2 * x.size / ELEMENTS_PER_NS)
+    _batch_norm_input_grad(x, mean, a, b, d, scale, shift, _bound(relu, x), _block_rows(x), _block_count(x),
+                           MAX_THREADS, g, work=2 * x.size / ELEMENTS_PER_NS)
