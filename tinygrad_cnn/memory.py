@@ -158,6 +158,13 @@ def empty_like(x: np.ndarray, dtype: Any = None) -> np.ndarray:
     return empty(tuple([x.shape[axis] for axis in order]), dtype or x.dtype).transpose(back)
 
 
+def copy(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """x.astype(dtype), in new memory like `empty_like`'s."""
+    out = empty_like(x, dtype)
+    np.copyto(out, x, casting="unsafe")
+    return out
+
+
 @functools.lru_cache(maxsize=1024)
 def order_of(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The dims in the order in which they lie in memory, the slowest first, and the transposition that undoes it."""

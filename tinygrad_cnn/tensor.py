@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import graph
+from . import graph, memory
 from .graph import Leaf, Node, Saved, Storage
 from .memory import owner as owner_of
 from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
@@ -806,7 +806,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """
     source = _plain(data)
     try:
-        array = np.array(source, copy=True)
+        array = np.asarray(source)
     except ValueError as error:
         raise ValueError(f"tensor: data is ragged; every nested list must have the same length ({error})") from None
     if dtype is None:
@@ -816,7 +816,9 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
             raise TypeError(f"tensor: dtype {array.dtype!r} is not supported; convert the array first")
     elif array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: data of dtype {array.dtype} cannot become a tensor")
-    return Tensor._wrap(array.astype(check_dtype("tensor", dtype), copy=False)).requires_grad_(requires_grad)
+    dtype = check_dtype("tensor", dtype)
+    new = isinstance(source, (list, tuple)) and array.dtype == dtype
+    return Tensor._wrap(array if new else memory.copy(array, dtype)).requires_grad_(requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None) -> Tensor:
@@ -840,7 +842,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 def _filled(name: str, shape: tuple[Any, ...], dtype: Any, requires_grad: bool, make: Callable[..., np.ndarray]) -> Tensor:
     sizes, dtype = check_shape(name, shape), check_dtype(name, DEFAULT_DTYPE if dtype is None else dtype)
-    return Tensor._wrap(make(sizes).astype(dtype, copy=False)).requires_grad_(requires_grad)
+    array = make(sizes)
+    return Tensor._wrap(array if array.dtype == dtype else memory.copy(array, dtype)).requires_grad_(requires_grad)
 
 
 def zeros(*shape: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:

@@ -7,30 +7,22 @@ multiplier (several outputs of one input) the input is repeated to the outputs' 
 import functools
 
 import numpy as np
-from llvmlite import ir
-from numba import prange, types
-from numba.extending import intrinsic
+from numba import prange
 
 from .. import memory
 from .jit import inline, kernel
 from .rows import lanes_of
 from .simd import (
-    _I32,
-    _I64,
     VECTOR_REGISTERS,
-    _fma,
-    _index,
-    _lanes_below,
-    _load,
-    _masked_store,
-    _pointer,
-    _store,
     at_least,
     lanes,
     load_between,
     store,
     tile_add_to,
+    tile_fma_columns,
+    tile_fma_taps,
     tile_splat,
+    tile_store_rows,
     tile_zeros,
 )
 from .taps import all_taps, in_order, input_phases, inside
@@ -42,66 +34,6 @@ TAPS, TWO = 3, 2 if VECTOR_REGISTERS == 32 else 1  # of the weight gradient: row
 MULTIPLY_ADDS_PER_NS = 8  # of one thread, roughly: memory sets the pace
 BAND, BANDS = 8, 16  # rows of a task at most, and tasks at least, if there are as many rows
 PARTIALS = 16  # partial sums of the weight gradient at most
-
-
-@intrinsic(prefer_literal=True)
-def _fma_columns(typing_context, tile, x, xo, step, column, apart, width, w, wo, taps, within):
-    """tile[r, :] += x[xo + (r + s) * step : ...] * w[wo + (s * G + m) * vecs * lanes : ...] for each tap s < `taps`, a literal, and m.
-
-    These inputs lie in columns column + (r + s) * apart; w begins with the zeros that stand for columns outside [0, width).
-    `within`, a tuple, numbers the G lanes of a group: 0 up to a divisor of lanes. Lane m of its group stands for all lanes of it.
-    """
-    T, G, P, V = taps.literal_value, within.count, tile.rows, tile.vecs
-    orders = [ir.Constant(ir.VectorType(_I32, tile.lanes), [lane // G * G + m for lane in range(tile.lanes)]) for m in range(G)]
-
-    def codegen(context, builder, signature, args):
-        acc, x_array, offset, step, column, apart, width, w_array, w_offset, _, _ = args
-        zeros, pixels = _pointer(context, builder, w, w_array, _I64(0), tile), []
-        for _ in range(P + T - 1):
-            inside = builder.icmp_unsigned("<", column, width)
-            pixels.append(builder.select(inside, _pointer(context, builder, x, x_array, offset, tile), zeros))
-            offset, column = builder.add(offset, step), builder.add(column, apart)
-        for v in range(V):
-            factors = [_load(context, builder, w, w_array, _index(builder, w_offset, (i * V + v) * tile.lanes), tile) for i in range(T * G)]
-            for i, pixel in enumerate(pixels):
-                value = builder.load(builder.gep(pixel, [_I64(v)]))
-                value.align = tile.dtype.bitwidth // 8
-                for m, order in enumerate(orders):
-                    lane = value if G == 1 else builder.shuffle_vector(value, value, order)
-                    for s in range(max(0, i - P + 1), min(T, i + 1)):
-                        to = (i - s) * V + v
-                        acc = builder.insert_value(acc, _fma(builder, tile, lane, factors[s * G + m], builder.extract_value(acc, to)), to)
-        return acc
-
-    return tile(tile, x, *[types.intp] * 5, w, types.intp, taps, within), codegen
-
-
-@intrinsic
-def _store_pixels(typing_context, tile, y, yo, y_step, valid, count):
-    """y[yo + r * y_step : ... + valid] = tile[r, :valid] for each r < count; no other element is touched."""
-
-    def codegen(context, builder, signature, args):
-        acc, y_array, offset, step, valid, count = args
-        whole = builder.and_(builder.icmp_signed(">=", valid, _I64(tile.vecs * tile.lanes)),
-                             builder.icmp_signed(">=", count, _I64(tile.rows)))
-        offsets = [offset]
-        for _ in range(tile.rows - 1):
-            offsets.append(builder.add(offsets[-1], step))
-        with builder.if_else(whole) as (all_of_it, part):
-            with all_of_it:
-                for i in range(tile.rows * tile.vecs):
-                    index = _index(builder, offsets[i // tile.vecs], i % tile.vecs * tile.lanes)
-                    _store(context, builder, y, y_array, index, tile, builder.extract_value(acc, i))
-            with part:
-                masks = [_lanes_below(builder, tile, valid, v * tile.lanes) for v in range(tile.vecs)]
-                for r in range(tile.rows):
-                    with builder.if_then(builder.icmp_signed(">", count, _I64(r))):
-                        for v in range(tile.vecs):
-                            pointer = _pointer(context, builder, y, y_array, _index(builder, offsets[r], v * tile.lanes), tile)
-                            _masked_store(builder, tile, builder.extract_value(acc, r * tile.vecs + v), pointer, masks[v])
-        return context.get_dummy_value()
-
-    return types.void(tile, y, *[types.intp] * 4), codegen
 
 
 def _pixels_of(vecs):
@@ -120,21 +52,21 @@ def _pixels_of(vecs):
                 for _ in range(lines):
                     a, c = line, column + j * apart
                     for _ in range(threes):
-                        acc = _fma_columns(acc, x, a, tap * K, c, tap, width, w, b, 3, within)
+                        acc = tile_fma_columns(acc, x, a, tap * K, c, tap, width, w, b, 3, within)
                         a += 3 * tap * K
                         b += 3 * size
                         c += 3 * tap
                     if tap == apart and taps % 3 == 2:
-                        acc = _fma_columns(acc, x, a, tap * K, c, tap, width, w, b, 2, within)
+                        acc = tile_fma_columns(acc, x, a, tap * K, c, tap, width, w, b, 2, within)
                         b += 2 * size
                     else:
                         for _ in range(taps - 3 * threes):
-                            acc = _fma_columns(acc, x, a, apart * K, c, apart, width, w, b, 1, within)
+                            acc = tile_fma_columns(acc, x, a, apart * K, c, apart, width, w, b, 1, within)
                             a += tap * K
                             b += size
                             c += tap
                     line += x_line
-                _store_pixels(at_least(acc, floor), y, yo + at + row * y_row + j * y_pixel, y_pixel, K - at, count)
+                tile_store_rows(at_least(acc, floor), y, yo + at + row * y_row + j * y_pixel, y_pixel, K - at, count)
 
     return rows_of_pixels
 
@@ -284,37 +216,6 @@ def conv2d_input_grad(g, w, stride, padding, dilation, out):
         np.sum(repeated.reshape(*out.shape, K // C), axis=4, out=out)  # (N, H, W, K) -> (N, H, W, C, K // C) -> sum
 
 
-@intrinsic(prefer_literal=True)
-def _fma_taps(typing_context, tile, x, xo, x_line, step, line, below, height, column, apart, width, g, go, guarded, zeros):
-    """For TAPS x TAPS taps (r, s): tile[r * TAPS + s, :] += x[xo + r * x_line + s * step : ...] * g[go : ...].
-
-    These inputs lie in line + r * below and column + s * apart; if `guarded`, a literal, those outside [0, height) and [0, width)
-    are zeros[0 : ...].
-    """
-
-    def codegen(context, builder, signature, args):
-        acc, x_array, xo, x_line, step, line, below, height, column, apart, width, g_array, go, _, zeros_array = args
-        zero = _pointer(context, builder, zeros, zeros_array, _I64(0), tile)
-        factors = [_load(context, builder, g, g_array, _index(builder, go, v * tile.lanes), tile) for v in range(tile.vecs)]
-        for r in range(TAPS):
-            here = builder.select(builder.icmp_unsigned("<", line, height), width, _I64(0))
-            offset, at = xo, column
-            for s in range(TAPS):
-                pixel = _pointer(context, builder, x, x_array, offset, tile)
-                if guarded.literal_value:
-                    pixel = builder.select(builder.icmp_unsigned("<", at, here), pixel, zero)
-                for v, factor in enumerate(factors):
-                    value = builder.load(builder.gep(pixel, [_I64(v)]))
-                    value.align = tile.dtype.bitwidth // 8
-                    to = (r * TAPS + s) * tile.vecs + v
-                    acc = builder.insert_value(acc, _fma(builder, tile, value, factor, builder.extract_value(acc, to)), to)
-                offset, at = builder.add(offset, step), builder.add(at, apart)
-            xo, line = builder.add(xo, x_line), builder.add(line, below)
-        return acc
-
-    return tile(tile, x, *[types.intp] * 9, g, types.intp, guarded, zeros), codegen
-
-
 def _taps_of(vecs):
     square = TAPS * TAPS
 
@@ -331,11 +232,11 @@ def _taps_of(vecs):
                 low = high
             xo = ((i // OH * H + line) * W + column) * K + k
             for j in range(low, high):         # pixels all of whose taps lie inside the image; then the others
-                acc = _fma_taps(acc, x, xo + j * sw * K, dh * W * K, dw * K, 0, 0, 0, 0, 0, 0, g, go + j * K, False, zeros)
+                acc = tile_fma_taps(acc, x, xo + j * sw * K, dh * W * K, dw * K, 0, 0, 0, 0, 0, 0, g, go + j * K, TAPS, False, zeros)
             for j in range(OW - (high - low)):
                 j += (high - low) * (j >= low)
-                acc = _fma_taps(acc, x, xo + j * sw * K, dh * W * K, dw * K, line, dh, H, column + j * sw, dw, W, g, go + j * K, True,
-                                zeros)
+                acc = tile_fma_taps(acc, x, xo + j * sw * K, dh * W * K, dw * K, line, dh, H, column + j * sw, dw, W, g, go + j * K,
+                                TAPS, True, zeros)
         tile_add_to(acc, y, yo, y_step)
 
     return taps

@@ -435,36 +435,67 @@ def tile_sum(typing_context, tile, x, xo, rows, first, offsets, w, wo, ahead, so
     return tile(tile, x, types.intp, rows, types.intp, offsets, w, types.intp, ahead, types.intp, types.intp), codegen
 
 
-@intrinsic
-def tile_fma_rows(typing_context, tile, x, xo, x_step, w, wo, w_step, within):
-    """For each m: tile[r, :] += x[xo + r * x_step : ... + vecs * lanes] * w[wo + m * w_step : ... + vecs * lanes], lane by lane.
+@intrinsic(prefer_literal=True)
+def tile_fma_columns(typing_context, tile, x, xo, step, column, apart, width, w, wo, taps, within):
+    """tile[r, :] += x[xo + (r + s) * step : ...] * w[wo + (s * G + m) * vecs * lanes : ...] for each tap s < `taps`, a literal, and m.
 
-    `within`, a tuple, numbers the lanes of a group: 0 up to a divisor of lanes. Lane m of its group stands for all lanes of it.
+    These inputs lie in columns column + (r + s) * apart; w begins with the zeros that stand for columns outside [0, width).
+    `within`, a tuple, numbers the G lanes of a group: 0 up to a divisor of lanes. Lane m of its group stands for all lanes of it.
     """
-    size = within.count
+    T, G, P, V = taps.literal_value, within.count, tile.rows, tile.vecs
+    orders = [ir.Constant(ir.VectorType(_I32, tile.lanes), [lane // G * G + m for lane in range(tile.lanes)]) for m in range(G)]
 
     def codegen(context, builder, signature, args):
-        acc, x_array, offset, step, w_array, w_offset, w_step, _ = args
-        undefined = ir.Constant(_vector_ir(tile), ir.Undefined)
-        orders = [ir.Constant(ir.VectorType(_I32, tile.lanes), [lane // size * size + m for lane in range(tile.lanes)])
-                  for m in range(size)]
-        for v in range(tile.vecs):
-            shift, factors = _index(builder, w_offset, v * tile.lanes), []
-            for _ in range(size):
-                factors.append(_load(context, builder, w, w_array, shift, tile))
-                shift = builder.add(shift, w_step)
-            row = _index(builder, offset, v * tile.lanes)
-            for r in range(tile.rows):
-                i = r * tile.vecs + v
-                value, total = _load(context, builder, x, x_array, row, tile), builder.extract_value(acc, i)
-                for order, factor in zip(orders, factors, strict=True):
-                    lane = value if size == 1 else builder.shuffle_vector(value, undefined, order)
-                    total = _fma(builder, tile, lane, factor, total)
-                acc = builder.insert_value(acc, total, i)
-                row = builder.add(row, step)
+        acc, x_array, offset, step, column, apart, width, w_array, w_offset, _, _ = args
+        zeros, pixels = _pointer(context, builder, w, w_array, _I64(0), tile), []
+        for _ in range(P + T - 1):
+            inside = builder.icmp_unsigned("<", column, width)
+            pixels.append(builder.select(inside, _pointer(context, builder, x, x_array, offset, tile), zeros))
+            offset, column = builder.add(offset, step), builder.add(column, apart)
+        for v in range(V):
+            factors = [_load(context, builder, w, w_array, _index(builder, w_offset, (i * V + v) * tile.lanes), tile) for i in range(T * G)]
+            for i, pixel in enumerate(pixels):
+                value = builder.load(builder.gep(pixel, [_I64(v)]))
+                value.align = tile.dtype.bitwidth // 8
+                for m, order in enumerate(orders):
+                    lane = value if G == 1 else builder.shuffle_vector(value, value, order)
+                    for s in range(max(0, i - P + 1), min(T, i + 1)):
+                        to = (i - s) * V + v
+                        acc = builder.insert_value(acc, _fma(builder, tile, lane, factors[s * G + m], builder.extract_value(acc, to)), to)
         return acc
 
-    return tile(tile, x, types.intp, types.intp, w, types.intp, types.intp, within), codegen
+    return tile(tile, x, *[types.intp] * 5, w, types.intp, taps, within), codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile_fma_taps(typing_context, tile, x, xo, x_line, step, line, below, height, column, apart, width, g, go, size, guarded, zeros):
+    """For size x size taps (r, s): tile[r * size + s, :] += x[xo + r * x_line + s * step : ...] * g[go : ...].
+
+    These inputs lie in line + r * below and column + s * apart; if `guarded`, a literal like `size`, those outside
+    [0, height) and [0, width) are zeros[0 : ...].
+    """
+
+    def codegen(context, builder, signature, args):
+        acc, x_array, xo, x_line, step, line, below, height, column, apart, width, g_array, go, _, _, zeros_array = args
+        zero = _pointer(context, builder, zeros, zeros_array, _I64(0), tile)
+        factors = [_load(context, builder, g, g_array, _index(builder, go, v * tile.lanes), tile) for v in range(tile.vecs)]
+        for r in range(size.literal_value):
+            here = builder.select(builder.icmp_unsigned("<", line, height), width, _I64(0))
+            offset, at = xo, column
+            for s in range(size.literal_value):
+                pixel = _pointer(context, builder, x, x_array, offset, tile)
+                if guarded.literal_value:
+                    pixel = builder.select(builder.icmp_unsigned("<", at, here), pixel, zero)
+                for v, factor in enumerate(factors):
+                    value = builder.load(builder.gep(pixel, [_I64(v)]))
+                    value.align = tile.dtype.bitwidth // 8
+                    to = (r * size.literal_value + s) * tile.vecs + v
+                    acc = builder.insert_value(acc, _fma(builder, tile, value, factor, builder.extract_value(acc, to)), to)
+                offset, at = builder.add(offset, step), builder.add(at, apart)
+            xo, line = builder.add(xo, x_line), builder.add(line, below)
+        return acc
+
+    return tile(tile, x, *[types.intp] * 9, g, types.intp, size, guarded, zeros), codegen
 
 
 def _exchanged(builder: Any, tile: Tile, row: Any, distance: int) -> Any:
@@ -514,6 +545,34 @@ def tile_store(typing_context, tile, y, yo, y_step, valid):
         return context.get_dummy_value()
 
     return types.void(tile, y, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def tile_store_rows(typing_context, tile, y, yo, y_step, valid, count):
+    """y[yo + r * y_step : ... + valid] = tile[r, :valid] for each r < count; no other element is touched."""
+
+    def codegen(context, builder, signature, args):
+        acc, y_array, offset, step, valid, count = args
+        whole = builder.and_(builder.icmp_signed(">=", valid, _I64(tile.vecs * tile.lanes)),
+                             builder.icmp_signed(">=", count, _I64(tile.rows)))
+        offsets = [offset]
+        for _ in range(tile.rows - 1):
+            offsets.append(builder.add(offsets[-1], step))
+        with builder.if_else(whole) as (all_of_it, part):
+            with all_of_it:
+                for i in range(tile.rows * tile.vecs):
+                    index = _index(builder, offsets[i // tile.vecs], i % tile.vecs * tile.lanes)
+                    _store(context, builder, y, y_array, index, tile, builder.extract_value(acc, i))
+            with part:
+                masks = [_lanes_below(builder, tile, valid, v * tile.lanes) for v in range(tile.vecs)]
+                for r in range(tile.rows):
+                    with builder.if_then(builder.icmp_signed(">", count, _I64(r))):
+                        for v in range(tile.vecs):
+                            pointer = _pointer(context, builder, y, y_array, _index(builder, offsets[r], v * tile.lanes), tile)
+                            _masked_store(builder, tile, builder.extract_value(acc, r * tile.vecs + v), pointer, masks[v])
+        return context.get_dummy_value()
+
+    return types.void(tile, y, *[types.intp] * 4), codegen
 
 
 def _lanes_below(builder: Any, tile: Tile, count: Any, first: int) -> Any:
