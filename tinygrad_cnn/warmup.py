@@ -26,7 +26,7 @@ NETWORKS: list[tuple[str, tuple[int, int, int, int], Callable[[Any], list[nn.Mod
         nn.Conv2d(256, 256, 3, padding=1, dtype=t), nn.Conv2d(256, 256, 3, padding=1, dtype=t), nn.AdaptiveAvgPool2d(1), nn.Flatten()]),
     ("depthwise and 1x1 convolutions", (2, 16, 12, 12), lambda t: [
         nn.Conv2d(16, 16, 3, padding=1, groups=16, dtype=t), nn.BatchNorm2d(16, dtype=t), nn.ReLU(), nn.Conv2d(16, 32, 1, dtype=t),
-        nn.Conv2d(32, 32, 3, stride=2, padding=1, groups=4, dtype=t), nn.AdaptiveAvgPool2d(1), nn.Flatten()]),
+        nn.Conv2d(32, 32, 3, stride=2, padding=1, groups=8, dtype=t), nn.AdaptiveAvgPool2d(1), nn.Flatten()]),
 ]
 
 

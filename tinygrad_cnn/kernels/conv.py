@@ -184,7 +184,6 @@ def _at(phases, name):
     return [value for phase in phases for value in getattr(phase, name)] or [0]
 
 
-@functools.lru_cache(maxsize=512)
 def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, gradient, bits):
     """The plan of a convolution from `x_shape` with C to K channels per group, or of an input gradient."""
     N, H, W, pixel = x_shape
