@@ -236,7 +236,7 @@ def _taps_of(vecs):
             for j in range(OW - (high - low)):
                 j += (high - low) * (j >= low)
                 acc = tile_fma_taps(acc, x, xo + j * sw * K, dh * W * K, dw * K, line, dh, H, column + j * sw, dw, W, g, go + j * K,
-                                TAPS, True, zeros)
+                                    TAPS, True, zeros)
         tile_add_to(acc, y, yo, y_step)
 
     return taps
