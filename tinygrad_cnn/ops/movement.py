@@ -15,7 +15,7 @@ from .geometry import broadcast_shapes, check_dim, check_dims, check_size, promo
 # ---- shape ---------------------------------------------------------------------------------------------------------
 
 
-@primitive(view=True)
+@primitive(view=lambda x, *, shape: np.reshape(x, shape, copy=False))
 def _reshape(x, *, shape):
     return np.reshape(x, shape)
 
@@ -196,9 +196,9 @@ def sum_to_size(x, *shape):
 # ---- order ---------------------------------------------------------------------------------------------------------
 
 
-@primitive(view=True)
+@primitive
 def _flip(x, *, dims):
-    return np.flip(x, dims)
+    return np.flip(x, dims).copy(order="K")    # not a view, as in PyTorch
 
 
 @_flip.vjp(0)
@@ -212,22 +212,28 @@ def flip(x, *dims):
     return _flip(x, dims=check_dims("flip", tuple(chosen), x.ndim) if chosen else ())
 
 
+@primitive
+def _roll(x, *, shifts, dims):
+    return np.roll(x, shifts, dims)
+
+
+@_roll.vjp(0)
+def _(g, shifts, dims):
+    return _roll(g, shifts=tuple(-shift for shift in shifts), dims=dims)
+
+
 def roll(x, shifts, dims=None):
     """Shift along dims, what falls off one end coming back at the other; without dims, over the flattened tensor."""
+    shifts = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
     if dims is None:
-        return roll(flatten(x), shifts, 0).reshape(x.shape)
-    shifts = shifts if isinstance(shifts, (tuple, list)) else (shifts,)
-    dims = dims if isinstance(dims, (tuple, list)) else (dims,)
+        if len(shifts) != 1:
+            raise ValueError(f"roll: got {len(shifts)} shifts without dims, wanted one")
+        return _roll(x, shifts=shifts, dims=None)
+    dims = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
     if len(shifts) != len(dims):
         raise ValueError(f"roll: got {len(shifts)} shifts for {len(dims)} dims")
-    for shift, dim in zip(shifts, dims, strict=True):
-        d = check_dim("roll", dim, x.ndim)
-        n = x.shape[d]
-        if n and shift % n:
-            k = n - shift % n
-            before = (slice(None),) * d
-            x = cat([x[(*before, slice(k, None))], x[(*before, slice(None, k))]], dim=d)
-    return x
+    dims = tuple(check_dim("roll", dim, x.ndim) for dim in dims)
+    return _roll(x, shifts=shifts, dims=dims) if x.ndim else _roll(x, shifts=(0,), dims=None)
 
 
 # ---- joining and padding -------------------------------------------------------------------------------------------
@@ -311,7 +317,7 @@ def chunk(x, chunks, dim=0):
 def unbind(x, dim=0):
     """The slices along a dim, without it. Returns a tuple of views."""
     d = check_dim("unbind", dim, x.ndim)
-    return tuple(_getitem(x, index=(slice(None),) * d + (i,)) for i in range(x.shape[d]))
+    return tuple(_getitem(x, index=(*(slice(None),) * d, i, ...)) for i in range(x.shape[d]))
 
 
 @primitive
@@ -340,22 +346,58 @@ def pad_constant(x, widths, value=0):
     return _pad(x, widths=tuple((max(a, 0), max(b, 0)) for a, b in widths), value=value)
 
 
+@primitive
+def _tile(x, *, counts):
+    return np.tile(x, counts)
+
+
+@_tile.vjp(0)
+def _(g, x_shape, counts):
+    shape = (1,) * (len(counts) - len(x_shape)) + x_shape
+    parts = reshape(g, [n for pair in zip(counts, shape, strict=True) for n in pair])      # (c1 n1, ...) -> (c1, n1, ...)
+    return reshape(sum_to_size(parts, [n for size in shape for n in (1, size)]), x_shape)
+
+
 def tile(x, *repeats):
-    """Repeat the whole tensor along its dims, `numpy.tile`; also `Tensor.repeat`."""
+    """Repeat the whole tensor along its dims, `numpy.tile`. A new tensor."""
+    return _repeat("tile", x, repeats)
+
+
+def repeat(x, *repeats):
+    """Repeat the whole tensor along its dims, of which there must not be more than `repeats`. A new tensor."""
+    if len(_sizes(repeats)) < x.ndim:
+        raise ValueError(f"repeat: x of shape {tuple(x.shape)} needs at least {x.ndim} counts, got {_sizes(repeats)}")
+    return _repeat("repeat", x, repeats)
+
+
+def _repeat(function: str, x: Any, repeats: tuple[Any, ...]) -> Any:
     counts = _sizes(repeats)
     if any(n < 0 for n in counts):
-        raise ValueError(f"tile: repeats must be 0 or more, got {counts}")
-    counts = (1,) * (x.ndim - len(counts)) + counts
-    shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
-    mixed = [n for pair in zip(counts, shape, strict=True) for n in pair]
-    spread = reshape(x, [n for size in shape for n in (1, size)])
-    return reshape(broadcast_to(spread, mixed), [c * n for c, n in zip(counts, shape, strict=True)])
+        raise ValueError(f"{function}: repeats must be 0 or more, got {counts}")
+    return _tile(x, counts=(1,) * (x.ndim - len(counts)) + counts)
+
+
+@primitive
+def row_major(x):
+    """A copy in row-major order."""
+    return np.array(x, order="C", copy=True)
+
+
+@row_major.vjp(0)
+def _(g):
+    return g
 
 
 # ---- indexing ------------------------------------------------------------------------------------------------------
 
 
-@primitive(view=True)
+def _basic_view(x: np.ndarray, *, index: tuple[Any, ...]) -> np.ndarray:
+    if not _is_basic(index):
+        raise ValueError("advanced indexing copies")
+    return x[index]
+
+
+@primitive(view=_basic_view)
 def _getitem(x, *, index):
     return x[index]
 
@@ -400,33 +442,45 @@ def getitem(x, index):
 
 
 def check_index(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """A tuple index with Tensors and lists as arrays of its own; the graph may keep it."""
-    checked = []
+    """A tuple index with Tensors and lists as arrays of its own, which the graph may keep; of a single element, too, it takes a view."""
+    checked: list[Any] = []
     for i in index if isinstance(index, tuple) else (index,):
         if isinstance(i, slice):
             i = slice(*(None if v is None else int(v) for v in (i.start, i.stop, i.step)))
         elif not (i is None or i is Ellipsis or isinstance(i, (int, np.integer))):
-            i = np.array(i.numpy() if hasattr(i, "numpy") else i)
+            i = np.array(i._values("getitem") if hasattr(i, "_values") else i)
             if i.dtype.kind not in "iub" and i.size:
                 raise IndexError(f"getitem: an index must be made of ints, slices, None, ... or integer or bool tensors, got {i.dtype}")
             i = i.astype(np.int64) if i.dtype.kind != "b" else i
         checked.append(i)
+    if all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in checked):     # NumPy would give a number, not a view
+        checked.append(Ellipsis)
     return tuple(checked)
 
 
-@primitive
-def _setitem(x, value, *, index):
+def assign_over(x: np.ndarray, value: Any, *, index: tuple[Any, ...]) -> bool:
+    """x[index] = value."""
+    try:
+        x[index] = value
+    except (ValueError, IndexError) as error:
+        raise type(error)(f"x[...] = value: {error} (x has shape {x.shape})") from None
+    return True
+
+
+@primitive(over=assign_over)
+def assign(x, value, *, index):
+    """x with the value at the index."""
     out = np.array(x, copy=True, order="K")
-    out[index] = value
+    assign_over(out, value, index=index)
     return out
 
 
-@_setitem.vjp(0)
-def _(g, index, value_dtype):
-    return _setitem(g, 0.0, index=index)
+@assign.vjp(0)
+def _(g, index):
+    return assign(g, 0.0, index=index)
 
 
-@_setitem.vjp(1)
+@assign.vjp(1)
 def _(g, index, x_shape, value_shape):
     part = _getitem(g, index=index)
     if not _is_basic(index):
@@ -481,7 +535,7 @@ def _along(index: np.ndarray, dim: int) -> tuple[np.ndarray, ...]:
 
 
 def _index_array(function: str, index: Any, size: int) -> np.ndarray:
-    array = np.array(index.numpy() if hasattr(index, "numpy") else index)
+    array = np.array(index._values(function) if hasattr(index, "_values") else index)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{function}: index must hold integers, got {array.dtype}")
     if array.size and (array.min() < 0 or array.max() >= size):
