@@ -228,7 +228,7 @@ row("_roll", movement.roll, slow.roll, (signed(2, 3), 1, 1), (signed(3, 2).T, (1
     (channels_last(signed, 1, 2, 2, 3), (5, 1), (-1, 1)), (signed(), 1, 0), (signed(), 3))
 row("_tile", movement.tile, slow.tile, (signed(2, 3), (2, 1)), (signed(3, 2).T, (1, 2)), (signed(2), (2, 3, 1)), (signed(2, 1, 2), (3,)), (signed(), (2, 2)),
     (signed(2, 2), (1, 1)), (signed(2, 3), (0, 2)), (channels_last(signed, 1, 2, 2, 2), (2, 1, 1, 2)), (np.broadcast_to(signed(1, 2), (3, 2)), (1, 2)))
-row("row_major", P("row_major"), lambda x: x, *layouts(signed))
+row("_row_major", P("_row_major"), lambda x: x, *layouts(signed))
 row("_cat", lambda *xs, dim=0: movement.cat(xs, dim), slow.cat,
     (signed(2, 2), signed(1, 2)), (signed(2, 1), signed(2, 2).T, {"dim": -1}), (signed(2), signed(0), signed(1)), (signed(0, 2), signed(0, 2)))
 row("_pad", movement.pad_constant, slow.pad, (signed(2, 3), ((1, 0), (0, 2)), 0.5), (signed(2), ((1, 1),), 0), (signed(0, 2), ((1, 0), (0, 0)), 1.0),
@@ -250,7 +250,7 @@ row("_getitem", movement.getitem, lambda x, index: slow.take(x, index), *((signe
     (channels_last(signed, 2, 3, 2, 1), (slice(None), 1)), (signed(3, 4)[::2].T, (slice(1, 3), np.array([1, 1]))))
 row("_scatter_index", lambda x, index, shape: P("_scatter_index")(x, index=movement.check_index(index, shape), shape=shape), slow.scatter_index,
     *((signed(*slow.places(shape, index).shape), index, shape) for shape, index in _indices))
-row("assign", lambda x, value, index: P("assign")(x, value, index=movement.check_index(index, x.shape)), slow.set_index,
+row("_assign", lambda x, value, index: P("_assign")(x, value, index=movement.check_index(index, x.shape)), slow.set_index,
     *((signed(*shape), signed(*slow.places(shape, index).shape), index) for shape, index in _indices),
     (signed(3, 4), signed(), 1), (signed(3, 4), signed(1, 1, 4), 0), (signed(2, 3), signed(1), np.array([[True, False, True], [False, False, False]])),
     (signed(4), signed(1), np.array([1, 1, 2])), (channels_last(signed, 1, 2, 2, 1), signed(2, 1), (0, slice(None), 0)))

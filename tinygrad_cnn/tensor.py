@@ -251,7 +251,7 @@ class Tensor:
         """
         if self._layout is PLAIN:
             return self
-        out = movement.row_major(self)
+        out = movement._row_major(self)
         return out._stand_for(self) if self._layout is HIDDEN else out
 
     def view(self, *shape: Any) -> Tensor:
@@ -524,7 +524,7 @@ class Tensor:
     def _overwrite(self, name: str, value: Any) -> Tensor:
         """self[...] = value; recorded if anything requires grad."""
         if self._recorded(value):
-            return self._in_place(name, movement.assign, value, index=(...,))
+            return self._in_place(name, movement._assign, value, index=(...,))
         self._write(value._values(name) if isinstance(value, Tensor) else value, name)
         return self
 
@@ -605,10 +605,10 @@ class Tensor:
         if array.dtype.kind == "f" and self.dtype.kind != "f" and array.ndim:
             raise TypeError(f"{name}: the value is {array.dtype} and cannot be written into a {self.dtype} tensor")
         if self._recorded(value):
-            self._in_place(name, movement.assign, value, index=index)
+            self._in_place(name, movement._assign, value, index=index)
             return
         self._check_writable(name)
-        movement.assign_over(self._data, array, index=index)
+        movement._assign_over(self._data, array, index=index)
         self._storage.version += 1
 
     # ---- leaving for NumPy and Python --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ..ops import elementwise, reduce
 from ..ops.conv import conv2d, conv_transpose2d, fold, local_conv2d, unfold
 from ..ops.dropout import keep_scaled
 from ..ops.elementwise import logsigmoid, sigmoid, tanh
-from ..ops.geometry import check_float
+from ..ops.geometry import broadcast_shapes, check_float
 from ..ops.linalg import linear
 from ..ops.movement import cat, flip, pad_constant
 from ..ops.norm import batch_norm
@@ -263,6 +263,8 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle along a dim, -1 .. 1; norms below eps count as eps. Shapes broadcast."""
+    shape = broadcast_shapes("cosine_similarity", x1.shape, x2.shape)
+    x1, x2 = x1.expand(shape), x2.expand(shape)
     return (x1 * x2).sum(dim) / (norm(x1, 2.0, dim).clamp(min=eps) * norm(x2, 2.0, dim).clamp(min=eps))
 
 

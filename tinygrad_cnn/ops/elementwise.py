@@ -44,7 +44,7 @@ def _elementwise(function: Any, over: Any = None) -> Primitive:
 def _arithmetic(ufunc: np.ufunc) -> Any:
     """Decorator of a sum, difference, product or quotient, which can be written over its first argument."""
     def over(x: Any, y: Any) -> bool:
-        if x.dtype.kind != "f" or not (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype and fits_into(y.shape, x.shape)):
+        if x.dtype.kind != "f" or not (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype and _fits_into(y.shape, x.shape)):
             return False
         if ufunc is np.add and _large(x) and type(y) is np.ndarray and y.shape == x.shape and _apart(x, y):
             _through(kernels.elementwise.add, y, x, out=x)
@@ -59,7 +59,7 @@ def _apart(x: np.ndarray, y: np.ndarray) -> bool:
     return memory.is_dense(x) and (y is x or not np.may_share_memory(x, y))
 
 
-def fits_into(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+def _fits_into(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     """Whether arrays of a shape broadcast to a target shape."""
     lead = len(target) - len(shape)
     return lead >= 0 and all(n in (1, m) for n, m in zip(shape, target[lead:], strict=True))

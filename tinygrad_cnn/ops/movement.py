@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import memory
 from ..primitive import primitive
-from .elementwise import where
+from .elementwise import clone, where
 from .geometry import broadcast_shapes, check_dim, check_dims, check_size, promote, total
 
 # ---- shape ---------------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def unflatten(x, dim, sizes):
 
 def squeeze(x, dim=None):
     """Drop dims of size 1: all of them, or those named (a named dim of another size stays)."""
-    dims = check_dims("squeeze", dim, x.ndim) if dim is not None else tuple(range(x.ndim))
+    dims = tuple(range(x.ndim)) if dim is None else check_dims("squeeze", dim, x.ndim) if dim != () else ()
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if not (i in dims and n == 1)))
 
 
@@ -378,12 +378,12 @@ def _repeat(function: str, x: Any, repeats: tuple[Any, ...]) -> Any:
 
 
 @primitive
-def row_major(x):
+def _row_major(x):
     """A copy in row-major order."""
     return np.array(x, order="C", copy=True)
 
 
-@row_major.vjp(0)
+@_row_major.vjp(0)
 def _(g):
     return g
 
@@ -458,7 +458,7 @@ def check_index(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     return tuple(checked)
 
 
-def assign_over(x: np.ndarray, value: Any, *, index: tuple[Any, ...]) -> bool:
+def _assign_over(x: np.ndarray, value: Any, *, index: tuple[Any, ...]) -> bool:
     """x[index] = value."""
     try:
         x[index] = value
@@ -467,20 +467,20 @@ def assign_over(x: np.ndarray, value: Any, *, index: tuple[Any, ...]) -> bool:
     return True
 
 
-@primitive(over=assign_over)
-def assign(x, value, *, index):
+@primitive(over=_assign_over)
+def _assign(x, value, *, index):
     """x with the value at the index."""
     out = np.array(x, copy=True, order="K")
-    assign_over(out, value, index=index)
+    _assign_over(out, value, index=index)
     return out
 
 
-@assign.vjp(0)
+@_assign.vjp(0)
 def _(g, index):
-    return assign(g, 0.0, index=index)
+    return _assign(g, 0.0, index=index)
 
 
-@assign.vjp(1)
+@_assign.vjp(1)
 def _(g, index, x_shape, value_shape):
     part = _getitem(g, index=index)
     if not _is_basic(index):
@@ -506,7 +506,7 @@ def _(g, index, shape):
 
 @primitive
 def _gather(x, *, dim, index):
-    return np.take_along_axis(x, index, dim)
+    return x[_along(index, dim)]
 
 
 @_gather.vjp(0)
@@ -528,7 +528,7 @@ def _(g, dim, index):
 
 
 def _along(index: np.ndarray, dim: int) -> tuple[np.ndarray, ...]:
-    """The full advanced index that `take_along_axis` reads."""
+    """The full advanced index of a gather: outside `dim` it meets the first elements, as many as it has itself."""
     grid = list(np.ogrid[tuple(slice(n) for n in index.shape)])
     grid[dim] = index
     return tuple(grid)
@@ -543,8 +543,20 @@ def _index_array(function: str, index: Any, size: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def _check_along(function: str, x: Any, dim: int, index: Any) -> tuple[int, np.ndarray]:
+    """The dim and the index of a gather from, or a scatter into, x of at least 1 dim."""
+    d = check_dim(function, dim, x.ndim)
+    array = _index_array(function, index, x.shape[d])
+    if array.size == 0:                        # as in PyTorch of any shape
+        array = np.zeros((0,) * x.ndim, np.int64)
+    if array.ndim != x.ndim or any(array.shape[i] > x.shape[i] for i in range(x.ndim) if i != d):
+        raise ValueError(f"{function}: index of shape {array.shape} must have as many dims as x of shape {tuple(x.shape)}, and outside dim "
+                         f"{dim} at most its sizes")
+    return d, array
+
+
 def gather(x, dim, index):
-    """Pick along a dim: out[i][j] = x[index[i][j]][j] for dim 0, and so on.
+    """Pick along a dim: out[i][j] = x[index[i][j]][j] for dim 0, and so on. A 0-d tensor counts as one of 1 dim.
 
     Args:
         x: tensor.
@@ -554,30 +566,50 @@ def gather(x, dim, index):
     Returns:
         A tensor of index's shape.
     """
-    d = check_dim("gather", dim, x.ndim)
-    array = _index_array("gather", index, x.shape[d] if x.ndim else 1)
-    if array.ndim != x.ndim or any(array.shape[i] > x.shape[i] for i in range(x.ndim) if i != d):
-        raise ValueError(f"gather: index of shape {array.shape} does not fit x of shape {tuple(x.shape)} along dim {dim}")
-    part = tuple(slice(n) if i != d else slice(None) for i, n in enumerate(array.shape))
-    return _gather(x if all(array.shape[i] == x.shape[i] for i in range(x.ndim) if i != d) else _getitem(x, index=part), dim=d, index=array)
+    shape = np.shape(index)
+    if x.ndim == 0 or not shape:
+        line = reshape(x, -1) if x.ndim == 0 else x
+        return reshape(gather(line, dim, reshape(_as_index(index), -1)), shape)
+    d, array = _check_along("gather", x, dim, index)
+    return reshape(_gather(x, dim=d, index=array), shape)
+
+
+def _as_index(index: Any) -> Any:
+    return index if hasattr(index, "reshape") else np.asarray(index)
 
 
 def scatter_add(x, dim, index, src):
-    """x with src added at the indices along a dim; equal indices add up."""
-    d = check_dim("scatter_add", dim, x.ndim)
-    array = _index_array("scatter_add", index, x.shape[d] if x.ndim else 1)
-    if array.shape != tuple(src.shape) or array.ndim != x.ndim or any(array.shape[i] > x.shape[i] for i in range(x.ndim) if i != d):
-        raise ValueError(f"scatter_add: index of shape {array.shape} must have the shape of src, {tuple(src.shape)}, and outside dim {dim} "
-                         f"fit into x of shape {tuple(x.shape)}")
+    """x with src added at the indices along a dim; equal indices add up. A 0-d tensor counts as one of 1 dim.
+
+    Args:
+        x: tensor.
+        dim: where the indices point.
+        index: integer tensor with as many dims as x, at most as large outside `dim`; entries in 0 .. size - 1.
+        src: tensor of x's dtype with as many dims as index, nowhere smaller; what lies beyond index is left out.
+    """
+    if src.dtype != x.dtype:
+        raise TypeError(f"scatter_add: src must have x's dtype {x.dtype}, got {src.dtype}")
+    if x.ndim == 0 or not np.shape(index):
+        index, src = (reshape(v, -1) if v.ndim == 0 else v for v in (_as_index(index), src))
+        return reshape(scatter_add(reshape(x, -1) if x.ndim == 0 else x, dim, index, src), tuple(x.shape))
+    d, array = _check_along("scatter_add", x, dim, index)
+    if src.ndim != array.ndim or any(n > m for n, m in zip(array.shape, src.shape, strict=True)):
+        raise ValueError(f"scatter_add: index of shape {array.shape} must fit into src of shape {tuple(src.shape)}")
+    if array.shape != tuple(src.shape):
+        src = _getitem(src, index=tuple(slice(n) for n in array.shape))
     return x + _scatter_add(src, dim=d, index=array, shape=tuple(x.shape))
 
 
 def index_select(x, dim, index):
-    """The slices at the given positions along a dim, with repeats."""
+    """The slices at the given positions along a dim, with repeats. A 0-d tensor counts as one of 1 dim, and stays 0-d."""
     d = check_dim("index_select", dim, x.ndim)
-    array = _index_array("index_select", index, x.shape[d])
+    array = _index_array("index_select", index, x.shape[d] if x.ndim else 1)
     if array.ndim > 1:
         raise ValueError(f"index_select: index must be 1-d, got shape {array.shape}")
+    if x.ndim == 0:
+        if array.size != 1:
+            raise ValueError(f"index_select: of a 0-d x one slice can be taken, got {array.size} indices")
+        return clone(x)
     return _getitem(x, index=(slice(None),) * d + (array.reshape(-1),))
 
 
