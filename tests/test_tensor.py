@@ -150,7 +150,7 @@ def test_huge_and_impossible_shapes():
 def test_numbers_of_one_element():
     x = tg.tensor([[2.5]])
     assert (x.item(), float(x), int(x), bool(x), f"{x[0, 0]:.2f}") == (2.5, 2.5, 2, True, "2.50")
-    assert "{}|{}|{}".format(tg.tensor(9.375), tg.tensor(2.0, requires_grad=True), tg.tensor(7)) == "9.375|2.0|7"      # PyTorch's
+    assert f"{tg.tensor(9.375)}|{tg.tensor(2.0, requires_grad=True)}|{tg.tensor(7)}" == "9.375|2.0|7"      # PyTorch's
     assert isinstance(x.item(), float) and isinstance(tg.tensor(3).item(), int) and tg.tensor(True).item() is True
     assert [10, 20, 30][tg.tensor(1)] == 20 and list(range(tg.tensor(2))) == [0, 1]
     for call, error in ((lambda: tg.ones(2).item(), ValueError), (lambda: bool(tg.ones(2)), ValueError), (lambda: [1, 2][tg.tensor(1.0)], TypeError),

@@ -88,7 +88,7 @@ WRONG_AT_ONCE = {
                             if len(g[index].shape) >= len(value_shape) else right),
     "cat-in-reverse": ("_cat", None, lambda right, **_: [r if r is None else r.flip(0) for r in right]),
     "einsum-forgets-an-operand": ("_einsum", None, lambda right, operands, **_: [r if r is None else r / x for r, x in zip(right, operands, strict=True)]),
-    "linear-bias-mean": ("_linear", 2, lambda right, g: g.mean(tuple(range(g.ndim - 1)))),
+    "linear-bias-mean": ("_linear", 2, lambda right, g, bias_shape: right * (bias_shape[0] / g.numel())),
     "avg-pool-pad-count": ("_avg_pool2d", 0, lambda right, g, x_shape, windows, count_include_pad, divisor: registry["_avg_pool2d_adjoint"](
         g, windows=windows, size=x_shape[2:], count_include_pad=not count_include_pad, divisor=divisor)),
     "max-pool-neighbour": ("_max_pool2d", 0, lambda right, g, taps, x_shape, windows: right.roll(1, 3)),

@@ -60,12 +60,14 @@ def reshape(x, *shape):
 
 
 def flatten(x, start_dim=0, end_dim=-1):
-    """Merge dims start_dim .. end_dim into one; a 0-d tensor becomes 1-d."""
+    """Merge dims start_dim .. end_dim into one; a 0-d tensor becomes 1-d. Of one dim nothing changes: the tensor itself."""
     if x.ndim == 0:
         return reshape(x, 1)
     start, end = check_dim("flatten", start_dim, x.ndim), check_dim("flatten", end_dim, x.ndim)
     if start > end:
         raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    if start == end:
+        return x
     return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
 
