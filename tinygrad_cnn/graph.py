@@ -383,7 +383,7 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
             for index, reference in node.retained:
                 tensor = reference()
                 if tensor is not None and tensor._edge == (node, index) and slot[index] is not None:
-                    tensor._own_edge("backward: retain_grad")      # raises if a write through another view made this a gradient of old values
+                    tensor._own_edge("backward: retain_grad")      # raises if a write through another view made it old
                     tensor._accumulate(slot[index], False)
             if ends and node in ends:
                 for edge in targets or ():

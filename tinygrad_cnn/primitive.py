@@ -15,6 +15,7 @@ recorded. Therefore this module knows nothing of Tensors, and every forward can 
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,23 @@ import numpy as np
 
 registry: dict[str, Primitive] = {}
 """Every primitive by name; the tests walk it to find one without samples."""
+
+
+NAMELESS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError)
+"""Exceptions of Python and NumPy, whose messages may leave open where they come from."""
+
+
+def named_error(error: Exception, function: str, parameters: Sequence[str] = ()) -> Exception:
+    """The error itself, if it names the function or one of its parameters, or is of somebody's own class; else one that does."""
+    text = str(error)
+    if any(re.search(rf"\b{re.escape(name)}\b", text) for name in (function, *parameters)):
+        return error
+    kind = type(error)
+    if kind.__module__.partition(".")[0] == "numpy":
+        kind = next(base for base in NAMELESS if isinstance(error, base))
+    if kind not in NAMELESS:
+        return error
+    return (TypeError if kind is AttributeError else kind)(f"{function}: {text}").with_traceback(error.__traceback__)
 
 
 class _Silence(threading.local):
@@ -130,10 +148,13 @@ class Primitive:
 
     def run(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> Any:
         """The forward on arrays. Silent, as PyTorch is: NaN and Inf are values, found by looking at the result."""
-        if _silence.on:
-            return self.forward(*arrays, **attributes)
-        with np.errstate(all="ignore"):
-            return self.forward(*arrays, **attributes)
+        try:
+            if _silence.on:
+                return self.forward(*arrays, **attributes)
+            with np.errstate(all="ignore"):
+                return self.forward(*arrays, **attributes)
+        except NAMELESS as error:
+            raise named_error(error, self.name.lstrip("_"), self.arguments) from error.__cause__
 
     def run_over(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> bool:
         """Write the result over the first array, if that can be done; as silent as `run`."""

@@ -16,6 +16,7 @@ from .graph import Leaf, Node, Saved, Storage
 from .layout import HIDDEN, KEPT, PLAIN
 from .memory import owner as owner_of
 from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
+from .ops.arguments import guard_methods
 from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_fits, check_shape, number
 from .primitive import Primitive
 from .random import generator
@@ -690,8 +691,10 @@ class Tensor:
         return format(self.item(), spec) if not self.ndim else str(self)
 
     def __repr__(self) -> str:
-        values = np.array2string(self._values("repr"), precision=4, separator=", ", threshold=1000, prefix="tensor(", floatmode="maxprec_equal"
-                                 if self._data.dtype.kind == "f" and not np.array_equal(self._data, np.round(self._data)) else "maxprec")
+        data = self._values("repr")
+        broken = data.dtype.kind == "f" and not np.array_equal(data, np.round(data))
+        values = np.array2string(data, precision=4, separator=", ", threshold=1000, prefix="tensor(",
+                                 floatmode="maxprec_equal" if broken else "maxprec")
         facts = [values, f"dtype={self.dtype}"]
         if 0 in self.shape:
             facts.insert(1, f"shape={self.shape}")
@@ -870,6 +873,8 @@ class Tensor:
         """New values in self's dtype."""
         return tensor(data, dtype=self.dtype)
 
+
+guard_methods(Tensor)
 
 _hook_keys = itertools.count()
 

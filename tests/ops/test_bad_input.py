@@ -42,7 +42,7 @@ TABLE = [
     ("split", tg.split, (X, 1, 2)), ("pad", movement.pad_constant, (X, ((0, 0), (-2, -2)))), ("tile", tg.tile, (X, -1)),
     ("gather", tg.gather, (X, 0, tg.tensor([[5, 0, 0]]))), ("gather", tg.gather, (X, 0, tg.tensor([[-1, 0, 0]]))), ("gather", tg.gather, (X, 0, tg.tensor([0]))),
     ("gather", tg.gather, (X, 0, X)), ("gather", tg.gather, (X, 2, tg.tensor([[0]]))), ("gather", tg.gather, (X, 1, tg.zeros(3, 1, dtype=tg.int64))),
-    ("scatter_add", tg.scatter_add, (X, 0, tg.tensor([[2, 0, 0]]), tg.ones(1, 3))), ("scatter_add", tg.scatter_add, (X, 0, tg.tensor([[0]]), X)),
+    ("scatter_add", tg.scatter_add, (X, 0, tg.tensor([[2, 0, 0]]), tg.ones(1, 3))), ("scatter_add", tg.scatter_add, (X, 0, tg.tensor([[0], [1], [1]]), X)),
     ("scatter_add", tg.scatter_add, (X, 0, tg.zeros(1, 4, dtype=tg.int64), tg.ones(1, 4))), ("index_select", tg.index_select, (X, 0, tg.tensor([2]))),
     ("index_select", tg.index_select, (X, 0, tg.tensor([[0]]))), ("index_select", tg.index_select, (X, 0, tg.tensor([0.5]))), ("masked_fill", tg.masked_fill, (X, X, 0)),
     ("masked_select", tg.masked_select, (X, tg.ones(5, dtype=tg.bool))), ("tril", tg.tril, (tg.ones(3),)), ("triu", tg.triu, (tg.ones(()),)),

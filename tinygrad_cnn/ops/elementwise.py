@@ -44,7 +44,8 @@ def _elementwise(function: Any, over: Any = None) -> Primitive:
 def _arithmetic(ufunc: np.ufunc) -> Any:
     """Decorator of a sum, difference, product or quotient, which can be written over its first argument."""
     def over(x: Any, y: Any) -> bool:
-        if x.dtype.kind != "f" or not (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype and _fits_into(y.shape, x.shape)):
+        if x.dtype.kind != "f" or type(y) not in _NUMBERS and not (
+                type(y) is np.ndarray and y.dtype == x.dtype and _fits_into(y.shape, x.shape)):
             return False
         if ufunc is np.add and _large(x) and type(y) is np.ndarray and y.shape == x.shape and _apart(x, y):
             _through(kernels.elementwise.add, y, x, out=x)
