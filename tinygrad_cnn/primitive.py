@@ -28,7 +28,7 @@ registry: dict[str, Primitive] = {}
 """Every primitive by name; the tests walk it to find one without samples."""
 
 
-NAMELESS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError)
+NAMELESS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError, RuntimeError)
 """Exceptions of Python and NumPy, whose messages may leave open where they come from."""
 
 
@@ -126,12 +126,14 @@ class Primitive:
         self.view: Callable[..., Any] | None = (forward if view is True else view) or None
         self.broadcasts, self.over = broadcasts, over
         self.__name__, self.__doc__, self.__wrapped__ = self.name, forward.__doc__, forward
+        forward.__qualname__ = self.name       # what Python says of a wrong number of arguments
         self.__module__, self.__qualname__ = forward.__module__, self.name
         parameters = inspect.signature(forward).parameters.values()
         self.arguments = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.attributes = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
         self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
         self.defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+        self._known = frozenset(self.attributes)
         self.rules: dict[int, Rule] = {}
         self.joint_rule: Rule | None = None
         self.overwrites = False                # whether a rule may write over the cotangent
@@ -140,11 +142,21 @@ class Primitive:
 
     def __call__(self, *args: Any, **attributes: Any) -> Any:
         """Run on arrays, or let the first Tensor among the arguments record the call."""
+        if attributes and not self._known.issuperset(attributes):
+            args, attributes = self._bind(args, attributes)
         for argument in args:
             record = getattr(type(argument), "_record", None)
             if record is not None:
                 return record(self, args, attributes)
         return self.run(args, attributes)
+
+    def _bind(self, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments by position, also those that were given by name."""
+        try:
+            bound = inspect.signature(self.forward).bind(*args, **given)
+        except TypeError as error:
+            raise TypeError(f"{self.name.lstrip('_')}: {error}") from None
+        return bound.args, bound.kwargs
 
     def run(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> Any:
         """The forward on arrays. Silent, as PyTorch is: NaN and Inf are values, found by looking at the result."""

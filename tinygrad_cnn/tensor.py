@@ -828,6 +828,10 @@ class Tensor:
             if isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda", "mps"):
                 if value != "cpu":
                     raise ValueError(f"to: device {value!r} is not available; this engine runs on the CPU")
+            elif value is not None and value is device:
+                raise TypeError(f"to: device must be 'cpu', got {value!r:.60}")
+            elif value is not None and dtype is not None:
+                raise TypeError(f"to: wanted one dtype, got {value!r:.60} and {dtype!r:.60}")
             elif value is not None:
                 dtype = value.dtype if isinstance(value, Tensor) else value
         wanted = self.dtype if dtype is None else check_dtype("to", dtype)
@@ -1081,7 +1085,7 @@ def randint(low: int, high: int | None = None, size: Any = (), dtype: Any = np.i
         low, high = 0, low
     if high <= low:
         raise ValueError(f"randint: high {high} must be greater than low {low}")
-    return _filled("randint", (tuple(size),), dtype, False, lambda s: np.asarray(generator().integers(low, high, s)))
+    return _filled("randint", (size,), dtype, False, lambda s: np.asarray(generator().integers(low, high, s)))
 
 
 def randperm(n: int) -> Tensor:

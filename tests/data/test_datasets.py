@@ -202,7 +202,7 @@ def test_an_empty_data_set_has_no_batches(shuffle):
 @pytest.mark.parametrize("options, error, message", [
     ({"batch_size": 0}, ValueError, "batch_size must be an int of 1 or more, got 0"),
     ({"batch_size": -1}, ValueError, "batch_size"),
-    ({"batch_size": 2.0}, ValueError, "batch_size"), ({"batch_size": None}, ValueError, "batch_size"),
+    ({"batch_size": 2.0}, TypeError, "batch_size"), ({"batch_size": None}, TypeError, "batch_size"),
     ({"num_workers": 2}, ValueError, "num_workers must be 0, got 2"), ({"generator": "x"}, TypeError, "generator"),
     ({"generator": -1}, TypeError, "generator"), ({"collate_fn": 3}, TypeError, "collate_fn"),
     ({"dataset": iter([1])}, TypeError, "__getitem__ and __len__, list_iterator has not")])
@@ -257,7 +257,7 @@ def test_shift_repeats_with_the_seed_keeps_layout_and_input():
 
 
 @pytest.mark.parametrize("images, limit, error", [(tg.ones(4, 4), 1, ValueError), (tg.ones(1, 4, 4), -1, ValueError),
-                                                  (tg.ones(1, 4, 4), 0.5, ValueError), ([[1]], 1, TypeError),
+                                                  (tg.ones(1, 4, 4), 0.5, TypeError), ([[1]], 1, TypeError),
                                                   (tg.ones(1, 4, 4, requires_grad=True), 1, RuntimeError)])
 def test_shift_refuses(images, limit, error):
     with pytest.raises(error, match="random_shift"):

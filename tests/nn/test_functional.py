@@ -391,7 +391,7 @@ IMAGE = tg.zeros(1, 3, 4, 4)
     (lambda: nn.BatchNorm2d(4)(IMAGE), ValueError, "3 channels"),
     (lambda: nn.BatchNorm2d(3)(tg.zeros(2, 3)), ValueError, "expected 4D input"),
     (lambda: nn.BatchNorm1d(3)(IMAGE), ValueError, "expected 2D or 3D input"),
-    (lambda: nn.BatchNorm2d(3, eps=0), ValueError, "eps must be a positive number"),
+    (lambda: nn.BatchNorm2d(3, eps=0), ValueError, "eps must be positive"),
     (lambda: nn.BatchNorm2d(3, momentum=2), ValueError, "momentum"),
     (lambda: nn.BatchNorm2d(-1), ValueError, "num_features"),
     (lambda: nn.LayerNorm(5)(IMAGE), ValueError, "normalized_shape"),

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops import elementwise, reduce
-from ..ops.arguments import guard
+from ..ops import arguments, elementwise, reduce
 from ..ops.conv import conv2d, conv_transpose2d, fold, local_conv2d, unfold
 from ..ops.dropout import keep_scaled
 from ..ops.elementwise import logsigmoid, sigmoid, tanh
@@ -369,4 +368,4 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return Tensor._wrap((indices[..., None] == np.arange(num_classes)).astype(np.int64))
 
 
-guard(globals(), __all__)
+arguments.guard(globals(), __all__)

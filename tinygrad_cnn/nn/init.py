@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..graph import no_grad
-from ..ops.arguments import guard
+from ..ops import arguments
 from ..random import generator
 from ..tensor import Tensor
 
@@ -189,4 +189,4 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     return tensor.copy_(gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
-guard(globals())
+arguments.guard(globals())

@@ -8,7 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from ..ops.arguments import guard
+from ..ops import arguments
 from ..tensor import Tensor, tensor
 
 
@@ -88,4 +88,4 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         g.clamp_(-clip_value, clip_value)
 
 
-guard(globals())
+arguments.guard(globals())

@@ -77,6 +77,20 @@ def _check_padding(function: str, name: str, value: Any) -> None:
         raise ValueError(f"{function}: {name} must be 'same', 'valid', an int or a pair, got {value!r}")
 
 
+def _check_output_size(function: str, name: str, value: Any) -> None:
+    """An int or a pair, or None for the input's."""
+    sizes = value if isinstance(value, (tuple, list)) else [value]
+    pair(function, name, tuple([1 if size is None else size for size in sizes]), minimum=1)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and 0 < value < math.inf
+
+
+def _are_positive(value: Any) -> bool:
+    return all(map(_is_positive, value if isinstance(value, (tuple, list)) else [value]))
+
+
 def _pair(least: int) -> Kind:
     return Kind(lambda function, name, value: pair(function, name, value, minimum=least))
 
@@ -87,29 +101,36 @@ INT = _kind("an int", _is_int, frozenset({int}))
 INTS = _kind("an int, or several", _are_ints, frozenset({int}))
 VALUE = _kind("a real number", _is_number, frozenset({int, float}))
 NUMBER = Kind(_check_number, frozenset({int}))
-POSITIVE = _kind("a positive number", lambda value: _is_number(value) and 0 < value < math.inf, error=ValueError)
+SHARE = _kind("a number in 0 .. 1", lambda value: _is_number(value) and 0 <= value <= 1, error=ValueError)
 TEXT = _kind("a string", lambda value: isinstance(value, str), frozenset({str}))
+FUNCTION = _kind("a function", callable)
+LAYER = _kind("a name or a Module", lambda value: value is None or isinstance(value, str) or hasattr(value, "named_modules"))
 
-BY_ANNOTATION = {"Tensor": TENSOR, "bool": FLAG, "int": INT, "float": NUMBER, "str": TEXT}
+BY_ANNOTATION = {"Tensor": TENSOR, "Tensor | np.ndarray": TENSOR, "bool": FLAG, "int": INT, "float": NUMBER, "str": TEXT, "Layer": LAYER}
 BY_NAME = {
     **dict.fromkeys(("x", "y", "x1", "x2", "input", "src", "condition", "mask", "running_mean", "running_var"), TENSOR),
     **dict.fromkeys(("keepdim", "descending", "largest", "unbiased", "ceil_mode", "return_indices", "count_include_pad", "inplace", "relu",
                      "requires_grad", "training"), FLAG),
     **dict.fromkeys(("start_dim", "end_dim", "dim0", "dim1", "chunks", "diagonal", "steps", "n", "m"), INT),
     **dict.fromkeys(("source", "destination", "shifts"), INTS),
-    **dict.fromkeys(("correction", "start", "end", "step", "alpha", "beta", "delta", "momentum"), NUMBER),
+    **dict.fromkeys(("correction", "alpha", "beta", "delta", "momentum", "eps", "p"), NUMBER),
     **dict.fromkeys(("fill_value", "value", "val"), VALUE),
-    "eps": POSITIVE,
+    "label_smoothing": SHARE, "divisor_override": INT, "func": FUNCTION, "collate_fn": FUNCTION,
+    "transform": FUNCTION, "target_transform": FUNCTION,
 }
 BY_FUNCTION: dict[str, dict[str, Kind | None]] = {
     **{name: {"weight": TENSOR, "bias": TENSOR, "groups": INT} for name in (
         "conv2d", "conv_transpose2d", "local_conv2d", "linear", "batch_norm")},
+    **{name: dict.fromkeys(("start", "end", "step"), NUMBER) for name in ("arange", "linspace")},
     "where": {"x": None, "y": None}, "copy_": {"source": None}, "is_tensor": {"value": None}, "fill_": {"value": None},
-    "masked_fill": {"value": None}, "ZeroPad2d": {"padding": None},
+    "masked_fill": {"value": None}, "ZeroPad2d": {"padding": None}, "Unflatten": {"unflattened_size": INTS},
+    "Fold": {"output_size": _pair(1)},
 }
 """Where a name means something else, or alone says too little."""
-OF_LAYERS = {**dict.fromkeys(("kernel_size", "stride", "dilation"), _pair(1)), "output_padding": _pair(0),
-             "padding": Kind(_check_padding)}
+OF_LAYERS = {
+    **dict.fromkeys(("kernel_size", "stride", "dilation", "size"), _pair(1)), "output_padding": _pair(0), "padding": Kind(_check_padding),
+    "output_size": Kind(_check_output_size), "scale_factor": _kind("a positive number, or a pair", _are_positive, error=ValueError),
+}
 """What functions check themselves, but layers are told long before they are called."""
 
 
@@ -123,7 +144,8 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
-    return str(parameter.annotation).removesuffix(" | None")
+    text = str(parameter.annotation).removesuffix(" | None")
+    return text
 
 
 @functools.cache
@@ -163,21 +185,25 @@ def checked(function: Any) -> Any:
 
 
 def guard(namespace: dict[str, Any], names: Collection[str] | None = None) -> None:
-    """Put the door in front of the public functions of a module's namespace: those named, or all of this package."""
+    """Put the door in front of the public functions and constructors in a module's namespace: those named, or all of this package."""
     for name, value in list(namespace.items()):
-        ours = isinstance(value, FunctionType) and value.__module__.startswith(PACKAGE) and not name.startswith("_")
-        if ours and (names is None or name in names):
+        if name.startswith("_") or not getattr(value, "__module__", "").startswith(PACKAGE) or names is not None and name not in names:
+            continue
+        if isinstance(value, FunctionType):
             namespace[name] = checked(value)
+        elif isinstance(value, type):
+            guard_constructor(value)
 
 
 def guard_methods(cls: type) -> None:
     """Put the door in front of a class's public methods."""
     for name, value in list(vars(cls).items()):
-        if isinstance(value, FunctionType) and not name.startswith("_") and value.__code__.co_argcount > 1:
+        if isinstance(value, FunctionType) and not name.startswith("_") and len(inspect.signature(value).parameters) > 1:
             setattr(cls, name, checked(value))
 
 
 def guard_constructor(cls: type) -> None:
     """Put the door in front of the constructor that a class of this package defines."""
-    if cls.__module__.startswith(PACKAGE) and "__init__" in vars(cls):
+    own = vars(cls).get("__init__")
+    if cls.__module__.startswith(PACKAGE) and isinstance(own, FunctionType) and own.__code__.co_filename != "<arguments>":
         cls.__init__ = checked(cls.__init__)   # type: ignore[misc]

@@ -321,6 +321,8 @@ def _unary(ufunc: Any, name: str, doc: str, *, real: bool = True, over: Any = No
             return ufunc(x, dtype=floating(promote(name, x)))
         if x.dtype == bool:
             raise TypeError(f"{name}: x must hold numbers, got bool")
+        if x.dtype not in _FLOATS:
+            check_dtype(name, x.dtype)
         return ufunc(x)
     forward.__name__, forward.__doc__, forward.__module__ = name, doc, __name__
     return _elementwise(forward, over)
@@ -585,7 +587,9 @@ def _(g, x_dtype):
 @_elementwise
 def clone(x):
     """A copy of the values in memory of its own; gradients pass through."""
-    return np.array(x, copy=True, order="K")
+    out = np.array(x, copy=True, order="K")
+    check_dtype("clone", out.dtype)
+    return out
 
 
 @clone.vjp(0)
@@ -614,6 +618,8 @@ ge = _comparison(np.greater_equal, "ge", "x >= y")
 
 def _predicate(ufunc: Any, name: str, doc: str) -> Primitive:
     def forward(x):
+        x = np.asarray(x)
+        check_dtype(name, x.dtype)
         return ufunc(x)
     forward.__name__, forward.__doc__ = name, doc + "; not differentiable."
     return _elementwise(forward)

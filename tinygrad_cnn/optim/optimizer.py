@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import memory
 from ..graph import enable_grad
+from ..ops.arguments import guard_constructor
 from ..tensor import Tensor
 
 
@@ -54,6 +55,10 @@ class Optimizer:
     """What the state of every parameter holds once it was updated."""
     optional_state_names: tuple[str, ...] = ()
     """What it holds only under some options."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guard_constructor(cls)
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         name = type(self).__name__

@@ -9,6 +9,7 @@ from copy import copy
 from numbers import Integral, Real
 from typing import Any
 
+from ...ops.arguments import guard_constructor
 from ..optimizer import Optimizer
 
 
@@ -42,6 +43,10 @@ class LRScheduler:
         >>> schedule.get_last_lr()
         [0.25]
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guard_constructor(cls)
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         name = type(self).__name__
