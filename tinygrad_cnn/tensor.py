@@ -603,6 +603,8 @@ class Tensor:
         name = "x[...] = value"
         index = movement.check_index(index, self.shape)
         array = value._values(name) if isinstance(value, Tensor) else np.asarray(value)
+        if not isinstance(value, (Tensor, np.ndarray, np.generic)):
+            check_fits(name, array, self.dtype)
         if array.dtype.kind == "f" and self.dtype.kind != "f" and array.ndim:
             raise TypeError(f"{name}: the value is {array.dtype} and cannot be written into a {self.dtype} tensor")
         if self._recorded(value):
@@ -1044,7 +1046,7 @@ def full(shape: Any, fill_value: float, dtype: Any = None, requires_grad: bool =
         kind = np.asarray(fill_value).dtype.kind
         dtype = DEFAULT_DTYPE if kind == "f" else np.dtype(bool) if kind == "b" else np.dtype(np.int64)
     return _filled("full", (tuple(shape) if isinstance(shape, (tuple, list)) else shape,), dtype, requires_grad,
-                   lambda s: np.full(s, fill_value))
+                   lambda s: np.full(s, number("full", "fill_value", fill_value, np.dtype(dtype))))
 
 
 def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None, requires_grad: bool = False) -> Tensor:

@@ -76,6 +76,8 @@ def _binary(ufunc: np.ufunc, name: str, x: Array, y: Array, *, real: bool = Fals
         if type(x) is np.ndarray and (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype) and x.dtype in _FLOATS:
             return ufunc(x, y)                 # the common case: NumPy's own promotion is right
         dtype = promote(name, x, y)
+        if dtype.kind in "iu":                 # Python's integers wrap, as PyTorch's do
+            x, y = (np.asarray(v).astype(dtype) if type(v) is int else v for v in (x, y))
         return ufunc(x, y, dtype=floating(dtype) if real else dtype, casting="unsafe")
     except (ValueError, OverflowError) as error:
         broadcast_shapes(name, np.shape(x), np.shape(y))
