@@ -29,7 +29,7 @@ def _dtype_names() -> str:
 
 
 def check_fits(function: str, values: np.ndarray, dtype: np.dtype) -> None:
-    """ValueError for Python numbers that an integer dtype cannot hold, by PyTorch's rules: fractions are cut, and -1 is the largest uint8."""
+    """ValueError for Python numbers that an integer dtype cannot hold, as in PyTorch: fractions are cut, -1 is the largest uint8."""
     if dtype.kind not in "iu" or not values.size or values.dtype.kind == "b":
         return
     most = int(np.iinfo(dtype).max)
