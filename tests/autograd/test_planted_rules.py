@@ -10,6 +10,7 @@ from tinygrad_cnn.autograd import GradcheckError, gradcheck, gradgradcheck
 from tinygrad_cnn.primitive import Rule, registry
 
 from ..op_samples import SAMPLES
+from . import planted
 
 
 def plant(monkeypatch, name, argument, wrong):
@@ -184,3 +185,9 @@ def test_one_wrong_element_hides_from_one_random_direction(monkeypatch):
     assert abs(along - numeric) < 0.01 * abs(numeric)
     with pytest.raises(GradcheckError, match=r"1 of 20 elements .* Worst: d output\[\] / d input\[10\]"):
         gradcheck(lambda t: t.exp().sum(), x.detach()[:20].clone().requires_grad_())
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(SAMPLES) if registry[n].rules or registry[n].joint_rule])
+def test_everything_planted_in_a_primitive_is_noticed_or_the_same_anyway(name):
+    left, total = planted.survivors(name, SAMPLES[name])
+    assert total > 0 and [what for what in left if planted.reason(name, what) is None] == []
