@@ -182,6 +182,7 @@ class Primitive:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             self.rules[argument] = Rule(function, self)
             self.overwrites |= self.rules[argument].overwrites
+            self._plans.clear()
             return function
         return register
 
@@ -192,6 +193,7 @@ class Primitive:
         """
         self.joint_rule = Rule(function, self)
         self.overwrites |= self.joint_rule.overwrites
+        self._plans.clear()
         return function
 
     def plan(self, wanted: tuple[bool, ...]) -> tuple[frozenset[int], frozenset[int]]:
