@@ -73,7 +73,7 @@ def _decorate(scope: _Scope, function: Any) -> Any:
     scope = copy.copy(scope)                   # one that nobody else enters
 
     def is_a(kind: Callable[[Any], bool]) -> bool:
-        return kind(function) or kind(getattr(type(function), "__call__", None))
+        return kind(function) or kind(type(function).__call__)
 
     wrapper: Callable[..., Any]
     if is_a(inspect.isgeneratorfunction):

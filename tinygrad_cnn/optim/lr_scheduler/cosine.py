@@ -43,6 +43,6 @@ class CosineAnnealingLR(LRScheduler):
         if (t - 1 - span) % (2 * span) == 0:   # the last rate was eta_min, from which no factor leads up
             rise = (1 - math.cos(math.pi / span)) / 2
             return [group["lr"] + (base - low) * rise
-                    for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True)]
+                    for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=False)]
         fall = (1 + math.cos(math.pi * t / span)) / (1 + math.cos(math.pi * (t - 1) / span))
         return [low + (group["lr"] - low) * fall for group in self.optimizer.param_groups]
