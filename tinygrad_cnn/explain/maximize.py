@@ -116,7 +116,7 @@ def slope_one(gradient: np.ndarray) -> np.ndarray:
 
 def _slope(regularizer: Callable[[Tensor], Tensor], image: Tensor) -> np.ndarray:
     """The gradient of R with respect to the pixels."""
-    penalty = regularizer(image)
+    penalty = regularizer(image.clone())       # a copy, which may be written into
     if not isinstance(penalty, Tensor) or penalty.shape != (len(image),):
         raise ValueError(f"maximize: regularizer {_label(regularizer)} must give one number per image, a Tensor of shape ({len(image)},), "
                          f"got {penalty.shape if isinstance(penalty, Tensor) else type(penalty).__name__}")
