@@ -2,7 +2,7 @@
 
 Three environment variables are read when this module is imported:
 
-    TINYGRAD_CNN_CACHE_DIR   folder of compiled kernels (default: the user's cache folder)
+    TINYGRAD_CNN_CACHE_DIR   folder of compiled kernels, ~ being the user's (default: the user's cache folder)
     TINYGRAD_CNN_PARALLEL    0 compiles every kernel without threads (numba checks bounds only there)
     TINYGRAD_CNN_SIMD        see `tinygrad_cnn.kernels.simd`
 """

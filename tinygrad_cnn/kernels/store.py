@@ -2,9 +2,11 @@
 
 numba's own disk cache runs stale code after an edit in another module, fails for ever on a damaged file, and refuses to
 import in a read-only install. This one names its folder by a hash of every kernel source and of the machine, checks a
-digest before it trusts a file, recompiles what it cannot read, and gives up with one warning where it cannot write.
+digest of the file and of what it should hold before it trusts it, recompiles what it cannot read, and gives up with one
+warning where it cannot write.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -53,12 +55,21 @@ _lock = threading.Lock()
 def _base_folder() -> Path:
     """The folder the user asked for, or the platform's place for caches."""
     if chosen := os.environ.get("TINYGRAD_CNN_CACHE_DIR"):
-        return Path(chosen)
+        return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "tinygrad_cnn" / "kernels"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "tinygrad_cnn" / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygrad_cnn" / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "tinygrad_cnn" / "kernels"
+
+
+def _edits() -> list[tuple[str, int, int]]:
+    """What changes when a kernel source is edited, or replaced by an upgrade, in quicker to read than the sources."""
+    with os.scandir(Path(__file__).parent) as files:
+        return sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.name.endswith(".py"))
+
+
+_imported = _edits()
 
 
 def _fingerprint() -> str:
@@ -112,7 +123,17 @@ def _folder() -> Path | None:
         if not _Shelf.opened:
             _Shelf.opened = True
             _Shelf.folder = _open_folder()
+        if _Shelf.folder is not None and not _is_current():
+            _Shelf.folder = None
         return _Shelf.folder
+
+
+def _is_current() -> bool:
+    """Whether the sources are those this process began with: what it imports of others fits no folder."""
+    try:
+        return _edits() == _imported
+    except OSError:                            # they were removed
+        return False
 
 
 def _give_up(error: Exception) -> None:
@@ -145,21 +166,20 @@ class KernelCache(_Cache):
     def _path(self, sig: Any, folder: Path) -> Path:
         return folder / f"{self._name}.{hashlib.sha256(str(sig).encode()).hexdigest()[:16]}.kernel"
 
+    def _digest(self, sig: Any, folder: Path, payload: bytes) -> bytes:
+        """Of the compiled kernel and of which it is: a file under another's name, or in another folder, does not pass."""
+        return hashlib.sha256(f"{folder.name}/{self._name}/{sig}\n".encode() + payload).digest()
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel for a signature, or None if it must be compiled."""
         target_context.refresh()
         folder = _folder()
         if folder is not None:
-            path = self._path(sig, folder)
-            try:
-                content = path.read_bytes()
+            with contextlib.suppress(Exception):           # whatever a missing, damaged or foreign file raises: compiling mends it
+                content = self._path(sig, folder).read_bytes()
                 digest, payload = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
-                if hashlib.sha256(payload).digest() == digest:
+                if self._digest(sig, folder, payload) == digest:
                     return CompileResult._rebuild(target_context, *pickle.loads(payload))
-            except OSError:
-                pass
-            except Exception:  # whatever a damaged or foreign file raises, compiling again mends it
-                path.unlink(missing_ok=True)
         _announce()
         return None
 
@@ -173,11 +193,12 @@ class KernelCache(_Cache):
         try:
             with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
                 temporary = file.name
-                file.write(hashlib.sha256(payload).digest() + payload)
+                file.write(self._digest(sig, folder, payload) + payload)
             os.replace(temporary, self._path(sig, folder))
         except OSError as error:
             if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
             _give_up(error)
 
     def enable(self) -> None:
