@@ -229,38 +229,78 @@ assert numpys() == [1] * len(before)
 """)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_child_forked_during_a_product_has_all_threads():
-    succeeds(REAL_BLAS + """
-blas.set_num_threads(2)
-before = numpys()
-inside, leave = threading.Event(), threading.Event()
-def hold(scope):
-    with scope:
-        inside.set()
-        leave.wait(10)
-def child(work):
+# ---- forks -----------------------------------------------------------------------------------------------------------
+
+FORK = """
+import os, threading
+def in_child(work):
     child = os.fork()
     if child == 0:
-        os._exit(0 if work() else 1)
+        right = False
+        try:
+            right = work()
+        finally:
+            os._exit(0 if right else 1)
     end = threading.Timer(20, os.kill, [child, 9])         # in place of a deadlock
     end.start()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     end.cancel()
     return status
-def during(scope, work):
-    inside.clear(), leave.clear()
-    thread = threading.Thread(target=hold, args=(scope,), daemon=True)
+def forked_while_another_thread_is_in(scope, work, meanwhile=lambda: None):
+    inside, leave = threading.Event(), threading.Event()
+    def hold():
+        with scope:
+            inside.set()
+            leave.wait(60)
+    thread = threading.Thread(target=hold, daemon=True)
     thread.start()
-    inside.wait(10)
-    status = child(work)
-    held = numpys()
+    inside.wait(60)
+    assert in_child(work) == 0
+    meanwhile()
     leave.set()
     thread.join()
-    assert status == 0 and numpys() == before
-    return held
+"""
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+
+
+@forks
+def test_a_child_forked_during_a_product_has_all_threads():
+    succeeds(FORK + REAL_BLAS + """
+blas.set_num_threads(2)
+before = numpys()
 def product():
     return float((tg.ones(600, 600) @ tg.ones(600, 600)).sum()) == 600**3 and numpys() == before
-assert during(blas.one_thread, lambda: numpys() == before and product()) == [1] * len(before)
-assert during(blas.one_thread.lock, product) == before
+def held():
+    assert numpys() == [1] * len(before)
+forked_while_another_thread_is_in(blas.one_thread, lambda: numpys() == before and product(), held)
+assert numpys() == before
+""")
+
+
+# Some lock, and what takes it: large arrays, a product, a kernel on several threads, and one that is compiled or loaded first.
+LOCKS = {
+    "memory": ("tg.memory._pool.lock", "x = tg.memory.zeros((200, 200), 'f4'); return x.sum() == 0 and tg.memory.stats().current >= x.nbytes"),
+    "BLAS": ("tg.backends.blas.one_thread.lock", "return float((tg.ones(600, 600) @ tg.ones(600, 600)).sum()) == 600**3"),
+    "random": ("random.generator().bit_generator.lock", "return len(tg.rand(3)) == 3"),
+    "kernels": ("jit._door", "jit.PARALLEL_WORK = -1; return erf()"),
+    "cache": ("store._lock", "return erf('f8')"),
+}
+
+
+@forks
+@pytest.mark.parametrize("lock, work", LOCKS.values(), ids=LOCKS)
+def test_a_child_inherits_no_lock_that_a_thread_of_its_parent_held(lock, work):
+    succeeds(FORK + f"""
+import numpy as np
+import tinygrad_cnn as tg
+from tinygrad_cnn import random
+from tinygrad_cnn.kernels import elementwise, jit, store
+def erf(dtype="f4"):
+    out = np.empty(3, dtype)
+    elementwise.erf(np.array([-9, 0, 9], dtype), out)
+    return out.tolist() == [-1, 0, 1]
+assert erf()
+def work():
+    {work}
+forked_while_another_thread_is_in({lock}, work)
 """)

@@ -47,9 +47,8 @@ _in_forked_child = False
 
 
 def _after_fork_in_child() -> None:
-    """A child has none of its parent's threads: OpenMP would abort it, so its kernels run on one thread."""
-    global _door, _in_forked_child
-    _door = threading.RLock()
+    """A child has none of its parent's threads: OpenMP would abort it, so its kernels run on one thread, and none needs the lock."""
+    global _in_forked_child
     _in_forked_child = True
 
 

@@ -44,9 +44,15 @@ def name_symbols_apart() -> None:
     FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
 
 
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()                   # another thread may have held it
+    name_symbols_apart()
+
+
 name_symbols_apart()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=name_symbols_apart)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 _lock = threading.Lock()
