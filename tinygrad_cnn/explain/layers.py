@@ -181,12 +181,12 @@ def activations(model: Module | Callable[[Tensor], Tensor], x: Tensor | np.ndarr
 
     Args:
         model: the model.
-        x: its input, (N, C, H, W), float32 or float64.
+        x: its input, (N, C, H, W), float32 or float64. The model gets a copy, and may write into it.
         layer: the layer's name as in `model.named_modules()`, or the layer itself; None for the model's output. Where it
             runs several times in one pass, its first output counts.
 
     Returns:
-        The output, such as (N, channels, rows, columns), without a graph.
+        The output as the layer gave it, such as (N, channels, rows, columns), without a graph.
 
     Raises:
         ValueError: no such layer; lists the names there are.
