@@ -115,7 +115,7 @@ def slow_blas(monkeypatch):
     libraries = [SlowBlas(8), SlowBlas(5)]
     settings = [(library.get, library.put) for library in libraries]
     monkeypatch.setattr(blas, "_settings", lambda: settings)
-    monkeypatch.setattr(blas, "_loaded", lambda: iter(settings))
+    monkeypatch.setattr(blas, "_loaded", lambda: ((setting, True) for setting in settings))
     monkeypatch.setattr(blas, "one_thread", blas._OneThread())
     monkeypatch.setattr(linalg, "one_thread", blas.one_thread)
     return libraries

@@ -237,6 +237,8 @@ BAD_STATES = {
     "step shape": (lambda s: s["state"][0].update(step=tg.ones(2)), "step has shape"),
     "text": (lambda s: s["state"][0].update(exp_avg="gone"), "exp_avg has shape"),
     "unexpected": (lambda s: s["state"][0].update(momentum_buffer=tg.ones(2)), "unexpected momentum_buffer"),
+    "no params": (lambda s: s["param_groups"][0].pop("params"), "group 0 of the state has no 'params', or not a name for each"),
+    "too few names": (lambda s: s["param_groups"][0].update(param_names=["w"]), "group 0 of the state has no 'params', or not a name for each"),
     "twice": (lambda s: s["param_groups"][0].update(params=[0, 0]), "name a parameter twice"),
     "no largest moment": (lambda s: s["param_groups"][0].update(amsgrad=True), "state 0 lacks max_exp_avg_sq; state 1 lacks max_exp_avg_sq"),
     "unknown": (lambda s: s["state"].update({7: {"step": 1.0}}), "state 7 belongs to no parameter"),
@@ -388,18 +390,18 @@ def test_all_groups_have_names_or_none():
 
 def test_a_loaded_state_is_a_copy_in_every_part():
     optimizer = loaded_adam()
-    optimizer.param_groups[0]["betas"], optimizer.param_groups[0]["notes"] = [0.9, 0.99], {"of": ["mine"]}
+    optimizer.param_groups[0]["betas"], optimizer.param_groups[0]["notes"] = [0.9, 0.99], ["mine"]
     saved = optimizer.state_dict()
     second = loaded_adam()
     second.load_state_dict(saved)
     before = pickle.dumps(second.state_dict())
     saved["param_groups"][0]["betas"][0] = 0.5
-    saved["param_groups"][0]["notes"]["of"].append("changed")
+    saved["param_groups"][0]["notes"].append("changed")
     saved["state"][0]["exp_avg"].fill_(7)
     saved["state"][0]["step"].fill_(7)
     saved["state"].clear()
     assert pickle.dumps(second.state_dict()) == before
-    assert optimizer.param_groups[0]["betas"] == [0.9, 0.99] and optimizer.param_groups[0]["notes"] == {"of": ["mine"]}
+    assert optimizer.param_groups[0]["betas"] == [0.9, 0.99] and optimizer.param_groups[0]["notes"] == ["mine"]
 
 
 def test_what_a_schedule_keeps_in_the_groups_survives_a_state_without_it():

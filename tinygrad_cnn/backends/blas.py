@@ -14,26 +14,25 @@ Setting = tuple[Callable[[], int], Callable[[int], Any]]
 """What reads and what sets the number of threads of one library."""
 
 
-def _loaded() -> Iterator[Setting]:
-    """The settings of the BLAS libraries loaded now. One on OpenMP has none: it shares the threads of the kernels."""
+def _loaded() -> Iterator[tuple[Setting, bool]]:
+    """The setting of each BLAS library that is loaded now, and whether its threads are its own and not OpenMP's."""
     from threadpoolctl import ThreadpoolController  # looks through all loaded libraries
 
     for library in ThreadpoolController().select(user_api="blas").lib_controllers:
-        if getattr(library, "threading_layer", None) == "openmp":
-            continue
         setting: Setting = library.get_num_threads, library.set_num_threads
-        if library.internal_api == "openblas":             # itself: threadpoolctl may let only one Python thread set it
-            functions = ctypes.PyDLL(library.filepath)     # PyDLL: calls that take less than giving up the interpreter's lock
+        own = getattr(library, "threading_layer", None) != "openmp"
+        if own and library.internal_api == "openblas":     # set directly: threadpoolctl may obey one Python thread only
+            functions = ctypes.PyDLL(library.filepath)     # which keeps the interpreter's lock: to give it up takes longer than the call
             for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
                 if hasattr(functions, f"{prefix}openblas_get_num_threads{suffix}"):
                     setting = functions[f"{prefix}openblas_get_num_threads{suffix}"], functions[f"{prefix}openblas_set_num_threads{suffix}"]
-        yield setting
+        yield setting, own
 
 
 @functools.cache
 def _settings() -> list[Setting]:
-    """Those of the libraries that are there at the first large product: NumPy's is."""
-    return list(_loaded())
+    """Those to change for a product. OpenMP's threads are the kernels' own, and spin no longer than these."""
+    return [setting for setting, own in _loaded() if own]  # at the first large product: NumPy's BLAS is loaded then
 
 
 class _OneThread:
@@ -61,7 +60,7 @@ class _OneThread:
                 self.saved = []
 
     def after_fork_in_child(self) -> None:
-        """Those inside are threads of the parent."""
+        """The child has none of the threads that are inside."""
         self.lock, self.inside = threading.RLock(), set()
         self.__exit__()
 
@@ -74,9 +73,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_num_threads(threads: int) -> None:
-    """Set the threads of every loaded BLAS, for products to come: those that are kept to one thread go on so."""
+    """Set the threads of every loaded BLAS. Products that keep to one thread now go on so, and restore this number."""
     with one_thread.lock:
-        for _, put in _loaded():
+        for (_, put), _ in _loaded():
             put(threads)
         one_thread.saved = [(setting, threads) for setting, _ in one_thread.saved]
         for (_, put), _ in one_thread.saved:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from copy import deepcopy
+from copy import copy, deepcopy
 from numbers import Real
 from typing import Any
 
@@ -193,8 +193,8 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 number[id(p)] = len(number)
-            options = {key: value for key, value in group.items() if key != "params"}
-            groups.append({**deepcopy(options), "params": [number[id(p)] for p in group["params"]]})
+            options = {key: copy(value) for key, value in group.items() if key != "params"}
+            groups.append({**options, "params": [number[id(p)] for p in group["params"]]})
         return {"state": {number[id(p)]: dict(s) for p, s in self.state.items() if s}, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -213,6 +213,9 @@ class Optimizer:
         if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
             raise ValueError(f"{name}.load_state_dict: wanted a dict with 'state' and 'param_groups', got "
                              f"{state_dict!r:.80}")
+        for i, group in enumerate(state_dict["param_groups"]):
+            if "params" not in group or len(group.get("param_names", group["params"])) != len(group["params"]):
+                raise ValueError(f"{name}.load_state_dict: group {i} of the state has no 'params', or not a name for each")
         saved = self._in_own_order(state_dict["param_groups"])
         groups, problems = [], []
         for i, (theirs, ours) in enumerate(zip(saved, self.param_groups, strict=True)):
@@ -287,9 +290,9 @@ class Optimizer:
                 problems.append(f"state {number}: {key} has shape {array.shape} and dtype {array.dtype}, "
                                 f"the parameter {p.shape} and {p.dtype}")
             else:
-                copy = np.zeros(()) if scalar else np.empty_like(p._data)
-                copy[...] = array
-                loaded[key] = Tensor._wrap(copy)
+                own = np.zeros(()) if scalar else np.empty_like(p._data)
+                own[...] = array
+                loaded[key] = Tensor._wrap(own)
         return loaded
 
     def __repr__(self) -> str:
