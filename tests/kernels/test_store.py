@@ -5,6 +5,7 @@
 
 import os
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 
@@ -199,19 +200,26 @@ def test_a_full_disk_costs_one_warning_and_leaves_nothing_behind(folder, monkeyp
 
 
 @pytest.mark.parametrize("edit", ["edited", "removed"])
-def test_sources_that_change_under_a_running_process_are_not_mixed_with_it(folder, monkeypatch, edit):
+def test_sources_that_change_under_a_running_process_are_not_mixed_with_it(folder, monkeypatch, tmp_path_factory, edit):
     """It goes on without the cache: neither what it imports from now on nor what it imported before fits a folder."""
     assert results(twice) == (DOUBLE, True)
-    edits = store._edits()
-
-    def changed():
-        if edit == "removed":
-            raise FileNotFoundError
-        return [(*edits[0][:2], edits[0][2] + 1), *edits[1:]]
-
-    monkeypatch.setattr(store, "_edits", changed)
+    elsewhere = tmp_path_factory.mktemp("sources") / "kernels"
+    if edit == "edited":
+        shutil.copytree(Path(store.__file__).parent, elsewhere, ignore=shutil.ignore_patterns("__pycache__"))
+        monkeypatch.setattr(store, "__file__", str(elsewhere / "store.py"))
+        assert results(twice) == (DOUBLE, False)                   # only copied
+        with (elsewhere / "taps.py").open("a") as source:
+            source.write("# edited")
+    monkeypatch.setattr(store, "__file__", str(elsewhere / "store.py"))
     assert results(twice) == (DOUBLE, True) and results(thrice) == (TRIPLE, True)
     assert len(list(folder.iterdir())) == 1
+
+
+def test_without_sources_nothing_is_kept(folder, monkeypatch):
+    monkeypatch.setattr(store, "_imported", [])
+    with pytest.warns(RuntimeWarning, match="without the kernels' sources nobody knows which are out of date"):
+        assert results(twice) == (DOUBLE, True)
+    assert not folder.exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root gives files away")

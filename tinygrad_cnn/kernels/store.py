@@ -69,13 +69,16 @@ def _base_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "tinygrad_cnn" / "kernels"
 
 
-def _edits() -> list[tuple[str, int, int]]:
-    """What changes when a kernel source is edited, or replaced by an upgrade, in quicker to read than the sources."""
-    with os.scandir(Path(__file__).parent) as files:
-        return sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.name.endswith(".py"))
+def _sources() -> list[tuple[str, int, int]]:
+    """The kernels' sources by name, time and size: what shows quickly that one was edited or replaced. None if they are gone."""
+    try:
+        with os.scandir(Path(__file__).parent) as files:
+            return sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.name.endswith(".py"))
+    except OSError:
+        return []
 
 
-_imported = _edits()
+_imported = _sources()
 
 
 def _fingerprint() -> str:
@@ -92,6 +95,8 @@ def _fingerprint() -> str:
 def _open_folder() -> Path | None:
     """The folder for this machine and these sources; None, with one warning, where none can be trusted or written."""
     try:
+        if not _imported:
+            raise FileNotFoundError("without the kernels' sources nobody knows which are out of date")
         base = _base_folder()
         folder = base / _fingerprint()
         base.parent.mkdir(parents=True, exist_ok=True)
@@ -129,17 +134,9 @@ def _folder() -> Path | None:
         if not _Shelf.opened:
             _Shelf.opened = True
             _Shelf.folder = _open_folder()
-        if _Shelf.folder is not None and not _is_current():
-            _Shelf.folder = None
+        if _Shelf.folder is not None and _sources() != _imported:
+            _Shelf.folder = None               # what this process imports from now on does not fit what it has
         return _Shelf.folder
-
-
-def _is_current() -> bool:
-    """Whether the sources are those this process began with: what it imports of others fits no folder."""
-    try:
-        return _edits() == _imported
-    except OSError:                            # they were removed
-        return False
 
 
 def _give_up(error: Exception) -> None:

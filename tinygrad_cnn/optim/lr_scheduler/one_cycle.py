@@ -102,7 +102,7 @@ class OneCycleLR(LRScheduler):
             start, start_lr, start_momentum = end, end_lr, end_momentum
         done = (self.last_epoch - start) / (end - start) if end != start else 1.0
         rates = []
-        for group, _ in zip(self.optimizer.param_groups, self.base_lrs, strict=False):
+        for group, _ in zip(self.optimizer.param_groups, self.base_lrs, strict=False):     # of one added since `_set` says so
             rates.append(self._between(group[start_lr], group[end_lr], done))
             if self.cycle_momentum:
                 momentum = self._between(group[start_momentum], group[end_momentum], done)
