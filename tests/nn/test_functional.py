@@ -145,6 +145,20 @@ def test_a_failed_batch_leaves_batch_norm_as_it_was():
     assert all((layer.state_dict()[k] == v).all() for k, v in before.items())
 
 
+@pytest.mark.parametrize("layer, shape", [(nn.BatchNorm1d, (1, 3)), (nn.BatchNorm2d, (1, 3, 1, 1))])
+def test_evaluation_without_running_statistics_says_what_is_missing(layer, shape):
+    layer = layer(3, track_running_stats=False).eval()
+    with pytest.raises(ValueError, match=r"without running statistics \(track_running_stats=False\) .*got input of shape") as caught:
+        layer(tg.ones(*shape))
+    assert "training" not in str(caught.value)
+    with pytest.raises(ValueError, match="when training"):
+        layer.train()(tg.ones(*shape))
+    with pytest.raises(ValueError, match="has 5 channels"):
+        layer.eval()(tg.ones(1, 5, *shape[2:]))
+    x = tg.randn(4, *shape[1:])
+    assert (layer(x) == layer.train()(x)).all()
+
+
 def test_batch_norm_of_an_empty_batch():
     layer = nn.BatchNorm2d(3)
     assert layer(tg.zeros(0, 3, 4, 4)).shape == (0, 3, 4, 4)

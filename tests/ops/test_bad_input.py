@@ -58,6 +58,8 @@ TABLE = [
     ("conv2d", conv.conv2d, (IMAGE, WEIGHT, None, 1, 0, 1, 1.0)), ("conv2d", conv.conv2d, (IMAGE, tg.ones(3, 2, 3, 3), None, 1, 0, 1, 2)), ("conv2d", conv.conv2d, (X, WEIGHT)),
     ("conv2d", conv.conv2d, (IMAGE.double(), WEIGHT)), ("conv2d", conv.conv2d, (IMAGE.long(), WEIGHT.long())), ("conv2d", conv.conv2d, (IMAGE, tg.ones(2, 4, 0, 3))),
     ("conv2d", conv.conv2d, (IMAGE, WEIGHT, None, (1, 2, 3))), ("conv2d", conv.conv2d, (IMAGE, WEIGHT, None, 1.5)), ("conv2d", conv.conv2d, (IMAGE, tg.ones(()))),
+    ("conv2d", conv.conv2d, (tg.ones(1, 0, 5, 5), tg.ones(2, 0, 3, 3))), ("conv2d", conv.conv2d, (IMAGE, tg.ones(0, 4, 3, 3))),
+    ("conv_transpose2d", conv.conv_transpose2d, (tg.ones(1, 0, 5, 5), tg.ones(0, 2, 3, 3))), ("conv_transpose2d", conv.conv_transpose2d, (IMAGE, tg.ones(4, 0, 3, 3))),
     ("conv2d", conv.conv2d, (IMAGE, tg.ones(4, 4))), ("conv2d", conv.conv2d, (IMAGE, WEIGHT, None, True)),
     ("conv_transpose2d", conv.conv_transpose2d, (IMAGE, tg.ones(3, 2, 3, 3))), ("conv_transpose2d", conv.conv_transpose2d, (IMAGE, tg.ones(4, 2, 3, 3), None, 1, 0, 1)),
     ("conv_transpose2d", conv.conv_transpose2d, (IMAGE, tg.ones(4, 2, 1, 1), None, 1, 9)), ("conv_transpose2d", conv.conv_transpose2d, (IMAGE, tg.ones(()))),
