@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import random
-from ..graph import Leaf, Node, Storage, enable_grad, no_grad, reachable
+from ..grad_mode import enable_grad, no_grad
+from ..graph import Leaf, Node, Storage, reachable
 from ..nn import Module
 from ..tensor import Tensor, as_tensor
 from .labels import BOX, KINDS, Row, box_label, new_chart, shape_text, table, title
