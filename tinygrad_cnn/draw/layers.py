@@ -17,8 +17,9 @@ from .. import random
 from ..graph import Leaf, Node, Storage, enable_grad, no_grad, reachable
 from ..nn import Module
 from ..tensor import Tensor, as_tensor
+from .descriptions import layer_settings, op_settings, op_title
 from .labels import BOX, KINDS, Row, box_label, new_chart, shape_text, table, title
-from .tape import MAX_NODES, op_attributes, op_title
+from .tape import MAX_NODES
 
 if TYPE_CHECKING:
     import graphviz
@@ -269,8 +270,8 @@ class _Chart:
                 self._call(item)
             elif self._place(item) is item:
                 rows: list[Row] = [(op_title(item), "bold"), (shape_text(item.result_shape), "plain")]
-                if op_attributes(item):
-                    rows.insert(1, (op_attributes(item), "muted"))
+                if op_settings(item):
+                    rows.insert(1, (op_settings(item), "muted"))
                 self._add(item, rows, "run", self._call_at(when))
         for call in self.watch.calls:
             for t in call.received if call.whole else ():
@@ -306,7 +307,7 @@ class _Chart:
         rows: list[Row] = [(type(call.module).__name__, "bold")]
         if call.name or again:
             rows.append((call.name + again, "plain"))
-        rows += [(line, "muted") for line in call.module.extra_repr().splitlines()]
+        rows += [(line, "muted") for line in layer_settings(call.module)]
         rows += [(f"→ {shape_text(shape)}", "plain") for shape in call.shapes]
         if count:
             rows.append((f"{count:,} parameters", "plain"))
@@ -367,6 +368,6 @@ class _Chart:
                 with picture.subgraph(name=f"cluster_{self.boxes}") as inner:
                     kind, count = type(place.module).__name__, self._count(place.module)
                     name = place.name + (f" (call {place.number})" if place.number > 1 else "")
-                    inner.attr(label=box_label(name, f"{kind}, {count:,} parameters"), labeljust="l",
+                    inner.attr(label=box_label(name, [kind, f"{count:,} parameters"]), labeljust="l",
                                style="filled", fillcolor=BOX[0], color=BOX[1], margin="12")
                     self._write(inner, place)

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
+import io
+import json
+import math
 import os
+import re
 import shutil
 import subprocess
+import time
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .fonts import font_path
+from .layout import clear_titles, extended, in_rows
 
 if TYPE_CHECKING:
     import graphviz
@@ -16,6 +27,20 @@ if TYPE_CHECKING:
 SOURCE_SUFFIXES = (".dot", ".gv")
 WHEEL_FORMATS = ("svg", "png", "jpg", "jpeg", "json", "plain", "dot")
 """What `graphviz-pure` writes; PDF needs the system's Graphviz."""
+
+DPI, MAX_PIXELS, MAX_SIDE = 96, 30e6, 32_000
+
+PLACED = "-Kneato", "-n2", "-Gnotranslate=true"
+"""The engine's arguments for a drawing that has its positions."""
+
+LIMIT = 3.0
+"""Seconds for a layout, and as many again for one in a hurry."""
+
+HURRY = "graph [nslimit=1, nslimit1=1, mclimit=0.1, splines=line]\n"
+"""Settings that make a layout faster and less good."""
+
+MAX_LINES = 5000
+"""Drawings of more nodes and arrows are not worth the try."""
 
 
 def find_engine() -> tuple[str, bool]:
@@ -41,17 +66,73 @@ def find_engine() -> tuple[str, bool]:
                        "install Graphviz (https://graphviz.org/download); draw.save(drawing, 'graph.dot') needs none")
 
 
-def _lay_out(source: str, format: str, engine: str) -> bytes:
-    """Run `graphviz-pure` on DOT source."""
+def run(arguments: Sequence[str], source: str, timeout: float | None = None) -> bytes:
+    """Run the layout program on DOT source.
+
+    Raises:
+        RuntimeError: it failed.
+        subprocess.TimeoutExpired: it took longer than timeout, in seconds.
+    """
+    program, system = find_engine()
+    done = subprocess.run([program, *arguments], input=source.encode(), capture_output=True, timeout=timeout)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise RuntimeError(f"draw: {'dot' if system else 'graphviz-pure'} failed with status {done.returncode}: {said}")
+    return done.stdout
+
+
+def write(source: str, format: str, *arguments: str) -> bytes:
+    """A picture of DOT source, laid out as the engine's arguments say."""
+    if find_engine()[1]:
+        return run([*arguments, f"-T{format}"], source)
     if format not in WHEEL_FORMATS:
         raise ValueError(f"draw: the wheel graphviz-pure writes {', '.join(WHEEL_FORMATS)}, not {format!r}; "
                          "install Graphviz (https://graphviz.org/download) for other formats")
-    program, _ = find_engine()
-    done = subprocess.run([program, f"-K{engine}", f"-T{format}"], input=source.encode(), capture_output=True)
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise RuntimeError(f"draw: graphviz-pure failed with status {done.returncode}: {said}")
-    return done.stdout
+    if format not in ("png", "jpg", "jpeg") or importlib.util.find_spec("resvg_py") is None:
+        return run([*arguments, f"-T{format}"], source)
+    return _paint(run([*arguments, "-Tsvg"], source).decode(), format)
+
+
+def _paint(svg: str, format: str) -> bytes:
+    """An SVG as PNG or JPEG. `graphviz-pure` knows its own fonts only; here, any of the machine's may lend a character."""
+    import resvg_py
+    from PIL import Image
+
+    width, height = (float(v) * DPI / 72 for v in re.findall(r'<svg width="([0-9.]+)pt" height="([0-9.]+)pt"', svg)[0])
+    zoom = min(1.0, math.sqrt(MAX_PIXELS / (width * height)), MAX_SIDE / max(width, height))
+    if zoom < 1:
+        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels is too large for {format}, so it is scaled "
+                      f"to {zoom:.1%}; .svg keeps its size", stacklevel=2)
+    png = resvg_py.svg_to_bytes(svg_string=svg.replace("sans-Serif", "sans-serif"), dpi=DPI, zoom=zoom,
+                                font_files=[str(font_path(bold)) for bold in (False, True)],
+                                font_family="DejaVu Sans", sans_serif_family="DejaVu Sans")
+    if format == "png":
+        return png
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def lay_out(source: str) -> tuple[str, Sequence[str]]:
+    """A layout of one of our drawings, in limited time.
+
+    Returns:
+        DOT with positions, and the engine's arguments to draw it with.
+    """
+    for hurry in ("", HURRY) if source.count("\n") <= MAX_LINES else ():
+        try:
+            return clear_titles(extended(source, hurry), functools.partial(_positions, time.monotonic() + LIMIT)), PLACED
+        except subprocess.TimeoutExpired:
+            pass
+    warnings.warn("draw: a drawing of this size takes too long to lay out, so it is drawn in plain rows; show less of it: "
+                  "draw.model(..., depth=1), draw.graph of an earlier tensor, or a smaller max_nodes", stacklevel=3)
+    return in_rows(source), ("-Kneato", "-n")
+
+
+def _positions(ends: float, source: str) -> tuple[str, dict[str, Any]]:
+    """Lay out before a point in time: DOT with positions, and the same as JSON if there are boxes."""
+    laid = run(["-Kdot", "-Tdot"], source, max(ends - time.monotonic(), 0.01)).decode()
+    return laid, json.loads(run([*PLACED, "-Tjson0"], laid)) if "subgraph" in source else {}
 
 
 @functools.cache
@@ -65,16 +146,21 @@ def _drawing_class() -> Any:
         def pipe(self, format: str | None = None, *, engine: str | None = None, encoding: str | None = None,
                  **options: Any) -> Any:
             """The picture as bytes, or as text if an encoding is given; see `graphviz.Digraph.pipe`."""
-            if find_engine()[1]:
+            if options and find_engine()[1]:
                 return super().pipe(format, engine=engine, encoding=encoding, **options)
-            picture = _lay_out(self.source, format or self.format, engine or self.engine)
+            format, engine = (format or self.format).lower(), engine or self.engine
+            if engine == "dot":
+                laid, how = lay_out(self.source)
+                picture = write(laid, format, *how)
+            else:
+                picture = write(self.source, format, f"-K{engine}")
             return picture if encoding is None else picture.decode(encoding)
 
         def render(self, filename: Any = None, directory: Any = None, view: bool = False, cleanup: bool = False,
                    format: str | None = None, *, outfile: Any = None, engine: str | None = None,
                    **options: Any) -> str:
             """Write source and picture; returns the picture's path. See `graphviz.Digraph.render`."""
-            if find_engine()[1]:
+            if options and find_engine()[1]:
                 return super().render(filename, directory=directory, view=view, cleanup=cleanup, format=format,
                                       outfile=outfile, engine=engine, **options)
             if outfile is not None:
@@ -82,7 +168,7 @@ def _drawing_class() -> Any:
                 format = format or outfile.suffix[1:]
                 filename = filename or outfile.with_suffix(".gv")
             format = format or self.format
-            picture = _lay_out(self.source, format, engine or self.engine)
+            picture = self.pipe(format, engine=engine)
             source = self.save(filename, directory=directory)
             path = str(outfile or f"{source}.{format}")
             Path(path).write_bytes(picture)
@@ -135,5 +221,6 @@ def save(drawing: graphviz.Digraph, path: str | os.PathLike[str]) -> Path:
         path.write_text(drawing.source, encoding="utf-8")
         return path
     format = path.suffix[1:].lower()
-    path.write_bytes(drawing.pipe(format) if find_engine()[1] else _lay_out(drawing.source, format, drawing.engine))
+    ours = isinstance(drawing, _drawing_class())
+    path.write_bytes(drawing.pipe(format) if ours else write(drawing.source, format, f"-K{drawing.engine}"))
     return path

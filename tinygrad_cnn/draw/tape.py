@@ -13,7 +13,8 @@ from ..graph import Leaf, Node, Saved, reachable
 from ..memory import owner
 from ..nn import Parameter
 from ..tensor import Tensor
-from .labels import KEPT_FILL, KINDS, Row, attributes_text, bytes_text, new_chart, shape_text, table, title, value_text
+from .descriptions import op_settings, op_title, value_name
+from .labels import KEPT_FILL, KINDS, Row, bytes_text, new_chart, shape_text, table, title
 
 if TYPE_CHECKING:
     import graphviz
@@ -78,20 +79,6 @@ def kept_values(node: Node) -> list[tuple[str, np.ndarray]]:
     names = node.primitive.arguments or [f"{node.primitive.variadic}[{i}]" for i in range(len(node.arguments))]
     plain = [(name, a) for name, a in zip(names, node.arguments, strict=False) if isinstance(a, np.ndarray) and a.ndim]
     return [(name, saved.array) for name, saved in node.saved()] + plain
-
-
-def op_title(node: Node) -> str:
-    """The primitive's readable name."""
-    return node.primitive.name.lstrip("_").removesuffix("_relu")
-
-
-def op_attributes(node: Node) -> str:
-    """Its attributes and the numbers among its arguments."""
-    text = attributes_text(node.attributes)
-    arguments = zip(node.primitive.arguments, node.arguments, strict=False)
-    numbers = [f"{name} {value_text(value)}" for name, value in arguments
-               if isinstance(value, (int, float, np.generic)) or (isinstance(value, np.ndarray) and not value.ndim)]
-    return ", ".join([*numbers, *([text] if text else [])])
 
 
 class _Source(NamedTuple):
@@ -175,7 +162,7 @@ class _Tape:
                     tail = group_of[parent]
                     if tail is not group and (id(tail), index) not in drawn:
                         drawn.add((id(tail), index))
-                        label = {"label": f" {parent.primitive.returns[index]}"} if index else {}
+                        label = {"label": f" {value_name(parent, parent.primitive.returns[index])}"} if index else {}
                         self.picture.edge(self.ids[id(tail)], self.heads[id(group)], weight=SPINE, **label)
         for i, t in enumerate(self.outputs):
             self._output(t, str(i) if len(self.outputs) > 1 else "", group_of)
@@ -192,8 +179,8 @@ class _Tape:
         last, sources = group[-1], self._sources(group)
         if len(group) == 1:
             rows: list[Row] = [(op_title(last), "bold")]
-            if op_attributes(last):
-                rows.append((op_attributes(last), "muted"))
+            if op_settings(last):
+                rows.append((op_settings(last), "muted"))
         else:
             counts = Counter(map(op_title, group))
             rows = [(f"{len(group):,} ops in a row", "bold"),
@@ -218,7 +205,7 @@ class _Tape:
         if len(group) > 1 and values:
             return [(f"keeps {len(values):,} values, {bytes_text(sum(a.nbytes for _, a in values))}", "kept")]
         if values:
-            return [(f"keeps {name} {shape_text(a.shape)} {bytes_text(a.nbytes)}", "kept") for name, a in values]
+            return [(f"keeps {value_name(group[0], name)} {shape_text(a.shape)}, {bytes_text(a.nbytes)}", "kept") for name, a in values]
         was_kept = any(node.freed and any(node.primitive.plan(tuple(e is not None for e in node.edges)))
                        for node in group)
         return [("freed by backward", "muted")] if was_kept else []

@@ -1,0 +1,154 @@
+"""What the layout engine leaves to do: titles of boxes beside the arrows, and plain rows for what takes it too long."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from graphlib import TopologicalSorter
+from typing import Any
+
+import numpy as np
+
+GAP = 4.0
+"""Points between a title and the arrows beside it."""
+
+TRIES = 4
+"""How often a drawing is laid out to widen boxes whose titles lack room."""
+
+SPACE = 18.0, 30.0
+"""Points between neighbours in a row and between rows."""
+
+
+def extended(source: str, statements: str) -> str:
+    """DOT with further statements at its end, where they override what stands before."""
+    return f"{source.rstrip().removesuffix('}')}{statements}}}\n"
+
+
+# ---- titles beside arrows ------------------------------------------------------------------------------------------
+
+
+def clear_titles(source: str, lay_out: Callable[[str], tuple[str, dict[str, Any]]]) -> str:
+    """A layout in which no arrow crosses the title of a box.
+
+    An engine sets titles at the left and leads arrows across them. Here a title moves to the first gap between arrows
+    that it fits; if there is none, its box is made wider.
+
+    Args:
+        source: DOT.
+        lay_out: runs the engine and gives the drawing with its positions, as DOT and as JSON; raises
+            `subprocess.TimeoutExpired` when time is up.
+
+    Returns:
+        DOT with positions.
+    """
+    titles: dict[str, tuple[str, float]] = {}                          # by box: the label and its width
+    wider: dict[str, str] = {}
+    places: dict[str, str] = {}
+    boxes: list[dict[str, Any]] = []
+    laid = ""
+    for _ in range(TRIES):
+        try:
+            laid, drawing = lay_out(extended(source, _in_boxes(wider, boxes)))
+        except subprocess.TimeoutExpired:
+            if not laid:
+                raise
+            break
+        points, places, lacking = _arrow_points(drawing), {}, False
+        boxes = [o for o in drawing.get("objects", []) if "lp" in o]
+        for box in boxes:
+            name, (left, _, right, _), (x, y) = box["name"], _numbers(box["bb"]), _numbers(box["lp"])
+            label, width = titles.setdefault(name, (box["label"], 72 * float(box["lwidth"])))
+            band = np.searchsorted(points[:, 1], y + (36 * float(box["lheight"]) + GAP) * np.array([-1, 1]))
+            across = np.sort(points[slice(*band), 0].clip(left, right))
+            starts = np.array([x - 36 * float(box["lwidth"]), *across + GAP])
+            room = np.array([*across, right]) - GAP - starts
+            gap = int((room >= width).argmax())                        # 0 if there is none
+            places[name] = f'label=<{label}> lp="{starts[gap] + width / 2},{y}"'
+            if room[gap] < width:
+                lacking = True
+                wide = f'<TABLE WIDTH="{math.ceil(right - left + width - room.max())}"'
+                wider[name] = f"label=<{label.replace('<TABLE', wide, 1)}>"
+        if not lacking:
+            break
+    return extended(laid, _in_boxes(places, boxes))
+
+
+def _in_boxes(attributes: Mapping[str, str], boxes: Sequence[dict[str, Any]]) -> str:
+    """Statements that set attributes of boxes, within the boxes around them."""
+    outer = {i: box for box in boxes for i in box.get("subgraphs", [])}
+    statements = []
+    for box in boxes:
+        text, around = f"graph [{attributes.get(box['name'], '')}]", box
+        while around is not None:
+            text, around = f"subgraph {around['name']} {{ {text} }}", outer.get(around["_gvid"])
+        statements.append(f"{text}\n")
+    return "".join(statements)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(v) for v in text.split(",")]
+
+
+def _arrow_points(drawing: dict[str, Any]) -> np.ndarray:
+    """Points close to each other along all arrows, (x, y) by y."""
+    t = np.linspace(0, 1, 65)[:, None]
+    points = [np.zeros((0, 2))]
+    for edge in drawing.get("edges", []):      # "e,x,y" is the tip; after it a start and three points per Bezier curve
+        knots = np.array([_numbers(p.removeprefix("e,")) for p in edge.get("pos", "").split()])
+        points += [knots[:1]] + [(1 - t) ** 3 * a + 3 * t * (1 - t) ** 2 * b + 3 * t**2 * (1 - t) * c + t**3 * d
+                                 for a, b, c, d in zip(knots[1:-1:3], knots[2::3], knots[3::3], knots[4::3], strict=False)]
+    joined = np.concatenate(points)
+    return joined[joined[:, 1].argsort()]
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+def in_rows(source: str) -> str:
+    """A drawing of ours with plain positions, in linear time: every node below what it is computed from.
+
+    Rows too long are broken, arrows are straight and run behind the nodes, boxes are left out.
+    """
+    sizes = {}
+    for name, label in re.findall(r"^\s*(n\d+) \[label=<(.*)>\]$", source, re.M):
+        widths = [int(w) for w in re.findall(r'WIDTH="(\d+)"', label)]
+        sizes[name] = max(widths) + 4.0, 17.0 * label.count("<TR>") + 13.0 * label.count("<BR") + 4.0
+    arrows = re.findall(r"^\s*(n\d+) -> (n\d+)", source, re.M)
+    above: dict[str, list[str]] = {name: [] for name in sizes}
+    below: dict[str, list[str]] = {name: [] for name in sizes}
+    for tail, head in arrows:
+        above[head].append(tail)
+        below[tail].append(head)
+    ranks: dict[str, int] = {}
+    order = list(TopologicalSorter(above).static_order())
+    for name in order:
+        ranks[name] = 1 + max((ranks[a] for a in above[name]), default=-1)
+    for name in order:                         # what comes from nowhere stands right above its first use
+        if not above[name] and below[name]:
+            ranks[name] = min(ranks[b] for b in below[name]) - 1
+    rows: dict[int, list[str]] = defaultdict(list)
+    for name in sizes:
+        rows[ranks[name]].append(name)
+    longest = max(1500.0, math.sqrt(2 * sum((w + SPACE[0]) * (h + SPACE[1]) for w, h in sizes.values())))
+    centres: dict[str, float] = {}
+    positions, top = [], 0.0
+    for rank in sorted(rows):
+        known = {n: [centres[a] for a in above[n] if a in centres] for n in rows[rank]}
+        row = sorted(rows[rank], key=lambda n: sum(known[n]) / len(known[n]) if known[n] else 0.0)
+        while row:
+            ends, n = 0.0, 0
+            while n < len(row) and (not n or ends + sizes[row[n]][0] <= longest):
+                ends += sizes[row[n]][0] + SPACE[0]
+                n += 1
+            x = -ends / 2
+            height = max(sizes[name][1] for name in row[:n])
+            for name in row[:n]:
+                centres[name] = x + sizes[name][0] / 2
+                x += sizes[name][0] + SPACE[0]
+                positions.append(f'{name} [pos="{centres[name]:.1f},{-top - height / 2:.1f}"]\n')
+            top += height + SPACE[1]
+            row = row[n:]
+    return extended(source, f'graph [splines=line, outputorder=edgesfirst]\n{"".join(positions)}')
