@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import math
 import re
@@ -35,12 +36,12 @@ KINDS = {                                      # kind: (fill, border)
 KEPT_FILL = "#fce6d8"
 BOX = ("#f4f6f8", "#b8c2cc")
 
-KEPT_CELL = f' BGCOLOR="{KEPT_FILL}"'
 PADDING = 3
 """Points around the text of a cell."""
 
+SIZE = 12
 STYLES = {                                     # style: (size, bold, colour)
-    "bold": (12, True, INK), "plain": (12, False, INK), "muted": (10, False, MUTED), "kept": (10, False, INK),
+    "bold": (SIZE, True, INK), "plain": (SIZE, False, INK), "muted": (10, False, MUTED), "kept": (10, False, INK),
     "heading": (14, True, INK), "subheading": (11, False, MUTED), "legend": (10, False, INK),
     "box": (10, True, INK), "box facts": (9, False, MUTED),
 }
@@ -62,6 +63,8 @@ def escape(text: str) -> str:
 
 def wrap(text: str, width: int = WIDTH) -> list[str]:
     """Any text as lines of at most `width` characters, broken at spaces (not in pairs) or else at dots."""
+    if len(text) <= width // 2 and text.isprintable():
+        return [text]
     if any(map(is_wide, text)):
         width //= 2
     lines: list[str] = []
@@ -76,21 +79,24 @@ def wrap(text: str, width: int = WIDTH) -> list[str]:
     return lines or [""]
 
 
-def cell(lines: Sequence[str], style: str, attributes: str = "") -> str:
+@functools.lru_cache(4096)
+def cell(text: str, style: str, longest: int = WIDTH) -> str:
     """A table's cell with left-aligned lines, as wide as they are in the widest font."""
-    size, bold, colour = STYLES[style]
+    (size, bold, colour), lines = STYLES[style], wrap(text, longest)
     width = max(text_width(line, size, bold) for line in lines)
     body = escape(lines[0]) if len(lines) < 2 else "".join(f'{escape(line)}<BR ALIGN="LEFT"/>' for line in lines)
     body = f"<B>{body}</B>" if bold else body
-    return (f'<TD ALIGN="LEFT" BALIGN="LEFT" WIDTH="{math.ceil(width) + 2 * PADDING}"{attributes}>'
-            f'<FONT POINT-SIZE="{size}" COLOR="{colour}">{body}</FONT></TD>')
+    if (size, colour) != (SIZE, INK):
+        body = f'<FONT POINT-SIZE="{size}" COLOR="{colour}">{body}</FONT>'
+    fill = f' BGCOLOR="{KEPT_FILL}"' if style == "kept" else ""
+    return f'<TD ALIGN="LEFT" BALIGN="LEFT" WIDTH="{math.ceil(width) + 2 * PADDING}"{fill}>{body}</TD>'
 
 
 def new_chart() -> graphviz.Digraph:
     """An empty drawing in the house style: data flows downwards, the heading stands at the top left."""
     picture = new_drawing(rankdir="TB", nodesep="0.25", ranksep="0.35", pad="0.2", labelloc="t", labeljust="l",
                           fontname=FONT, fontcolor=INK, nslimit="2", nslimit1="2")       # else wide graphs take minutes
-    picture.attr("node", shape="plain", fontname=FONT, fontsize="12", fontcolor=INK)
+    picture.attr("node", shape="plain", fontname=FONT, fontsize=str(SIZE), fontcolor=INK)
     picture.attr("edge", color=LINE, arrowsize="0.7", fontname=FONT, fontsize="10", fontcolor=MUTED)
     return picture
 
@@ -98,7 +104,7 @@ def new_chart() -> graphviz.Digraph:
 def table(rows: Iterable[Row], kind: str) -> str:
     """A node's label: one left-aligned cell per row, on the kind's colours."""
     fill, border = KINDS[kind]
-    cells = "".join(f"<TR>{cell(wrap(text), style, KEPT_CELL if style == 'kept' else '')}</TR>" for text, style in rows)
+    cells = "".join(f"<TR>{cell(text, style)}</TR>" for text, style in rows)
     return (f'<<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="{PADDING}" COLOR="{border}" BGCOLOR="{fill}">'
             f"{cells}</TABLE>>")
 
@@ -106,10 +112,10 @@ def table(rows: Iterable[Row], kind: str) -> str:
 def title(lines: Sequence[str], legend: Sequence[tuple[str, str]]) -> str:
     """The drawing's heading: a bold line, further lines, and a key of (fill, meaning) pairs."""
     styles = ["heading", *["subheading"] * (len(lines) - 1)]
-    rows = [f"<TR>{cell(wrap(line, 2 * WIDTH), style)}</TR>" for line, style in zip(lines, styles, strict=True)]
+    rows = [f"<TR>{cell(line, style, 2 * WIDTH)}</TR>" for line, style in zip(lines, styles, strict=True)]
     if legend:
         cells = "".join(f'<TD BGCOLOR="{fill}" BORDER="1" COLOR="{LINE}" FIXEDSIZE="TRUE" WIDTH="14" HEIGHT="12"></TD>'
-                        f'{cell([meaning], "legend")}<TD WIDTH="10"></TD>' for fill, meaning in legend)
+                        f'{cell(meaning, "legend")}<TD WIDTH="10"></TD>' for fill, meaning in legend)
         rows.append('<TR><TD ALIGN="LEFT"><TABLE ALIGN="LEFT" BORDER="0" CELLBORDER="0" CELLSPACING="0" '
                     f'CELLPADDING="{PADDING}"><TR>{cells}</TR></TABLE></TD></TR>')
     return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="{PADDING}">{"".join(rows)}</TABLE>>'
@@ -117,7 +123,7 @@ def title(lines: Sequence[str], legend: Sequence[tuple[str, str]]) -> str:
 
 def box_label(name: str, facts: Sequence[str]) -> str:
     """The heading of a box around layers: short lines, so that the arrow into the box has room beside them."""
-    rows = "".join(f"<TR>{cell(wrap(line, WIDTH // 2), style)}</TR>"
+    rows = "".join(f"<TR>{cell(line, style, WIDTH // 2)}</TR>"
                    for line, style in zip([name, *facts], ["box", *["box facts"] * len(facts)], strict=True))
     return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">{rows}</TABLE>>'
 

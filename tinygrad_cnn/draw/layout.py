@@ -107,6 +107,31 @@ def _arrow_points(drawing: dict[str, Any]) -> np.ndarray:
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
+def _arrows(source: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """By node of a drawing of ours: the nodes above and below it."""
+    above: dict[str, list[str]] = {name: [] for name in re.findall(r"^\s*(n\d+) \[", source, re.M)}
+    below: dict[str, list[str]] = {name: [] for name in above}
+    for tail, head in re.findall(r"^\s*(n\d+) -> (n\d+)", source, re.M):
+        above[head].append(tail)
+        below[tail].append(head)
+    return above, below
+
+
+def _rows(above: dict[str, list[str]], below: dict[str, list[str]]) -> dict[str, int]:
+    """Which row each node stands in: below all that lead to it; what comes from nowhere right above its first use."""
+    rows: dict[str, int] = {}
+    for name in TopologicalSorter(above).static_order():
+        rows[name] = 1 + max((rows[a] for a in above[name]), default=-1)
+    return rows | {name: min(rows[b] for b in below[name]) - 1 for name in above if below[name] and not above[name]}
+
+
+def effort(source: str) -> int:
+    """How much an engine has to do: a place for each node, which is the most work, and for each row that an arrow passes."""
+    above, below = _arrows(source)
+    rows = _rows(above, below)
+    return 15 * len(rows) + sum(rows[head] - rows[tail] - 1 for head in above for tail in above[head])
+
+
 def in_rows(source: str) -> str:
     """A drawing of ours with plain positions, in linear time: every node below what it is computed from.
 
@@ -115,40 +140,32 @@ def in_rows(source: str) -> str:
     sizes = {}
     for name, label in re.findall(r"^\s*(n\d+) \[label=<(.*)>\]$", source, re.M):
         widths = [int(w) for w in re.findall(r'WIDTH="(\d+)"', label)]
-        sizes[name] = max(widths) + 4.0, 17.0 * label.count("<TR>") + 13.0 * label.count("<BR") + 4.0
-    arrows = re.findall(r"^\s*(n\d+) -> (n\d+)", source, re.M)
-    above: dict[str, list[str]] = {name: [] for name in sizes}
-    below: dict[str, list[str]] = {name: [] for name in sizes}
-    for tail, head in arrows:
-        above[head].append(tail)
-        below[tail].append(head)
-    ranks: dict[str, int] = {}
-    order = list(TopologicalSorter(above).static_order())
-    for name in order:
-        ranks[name] = 1 + max((ranks[a] for a in above[name]), default=-1)
-    for name in order:                         # what comes from nowhere stands right above its first use
-        if not above[name] and below[name]:
-            ranks[name] = min(ranks[b] for b in below[name]) - 1
+        sizes[name] = max(widths) + 4.0, 19.0 * label.count("<TR>") + 13.0 * label.count("<BR") + 4.0
+    above, below = _arrows(source)
     rows: dict[int, list[str]] = defaultdict(list)
-    for name in sizes:
-        rows[ranks[name]].append(name)
-    longest = max(1500.0, math.sqrt(2 * sum((w + SPACE[0]) * (h + SPACE[1]) for w, h in sizes.values())))
-    centres: dict[str, float] = {}
-    positions, top = [], 0.0
-    for rank in sorted(rows):
-        known = {n: [centres[a] for a in above[n] if a in centres] for n in rows[rank]}
-        row = sorted(rows[rank], key=lambda n: sum(known[n]) / len(known[n]) if known[n] else 0.0)
-        while row:
-            ends, n = 0.0, 0
-            while n < len(row) and (not n or ends + sizes[row[n]][0] <= longest):
-                ends += sizes[row[n]][0] + SPACE[0]
-                n += 1
-            x = -ends / 2
-            height = max(sizes[name][1] for name in row[:n])
-            for name in row[:n]:
-                centres[name] = x + sizes[name][0] / 2
+    for name, row in sorted(_rows(above, below).items(), key=lambda item: item[1]):
+        rows[row].append(name)
+    longest = max(1500.0, math.sqrt(sum((w + SPACE[0]) * (h + SPACE[1]) for w, h in sizes.values())))
+    middles: dict[str, float] = {}
+    lines: list[tuple[list[str], float, float]] = []                   # what stands side by side, its width and height
+    for names in rows.values():
+        wanted = {n: sum(middles[a] for a in above[n]) / len(above[n]) if above[n] else 0.0 for n in names}
+        row = sorted(names, key=wanted.__getitem__)
+        lengths = np.cumsum([sizes[name][0] + SPACE[0] for name in row])
+        for part in range(int(lengths[-1] // longest) + 1):
+            inside = [name for name, length in zip(row, lengths, strict=True) if length // longest == part]
+            width = sum(sizes[name][0] + SPACE[0] for name in inside)
+            x = -width / 2
+            for name in inside:
+                middles[name] = x + sizes[name][0] / 2
                 x += sizes[name][0] + SPACE[0]
-                positions.append(f'{name} [pos="{centres[name]:.1f},{-top - height / 2:.1f}"]\n')
-            top += height + SPACE[1]
-            row = row[n:]
-    return extended(source, f'graph [splines=line, outputorder=edgesfirst]\n{"".join(positions)}')
+            lines.append((inside, width, max((sizes[name][1] for name in inside), default=0.0) + SPACE[1]))
+    breadth, depth = max(width for _, width, _ in lines) + 2 * SPACE[0], sum(height for *_, height in lines)
+    columns = max(1, round(math.sqrt(depth / breadth / 2)))            # a long drawing goes on at the right
+    statements, done = ["graph [splines=line, outputorder=edgesfirst]\n"], 0.0
+    for inside, _, height in lines:
+        column = int(columns * done // depth)
+        y = column * depth / columns - done - height / 2
+        statements += [f'{name} [pos="{middles[name] + column * breadth:.1f},{y:.1f}"]\n' for name in inside]
+        done += height
+    return extended(source, "".join(statements))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .fonts import font_path
-from .layout import clear_titles, extended, in_rows
+from .layout import clear_titles, effort, extended, in_rows
 
 if TYPE_CHECKING:
     import graphviz
@@ -28,7 +28,11 @@ SOURCE_SUFFIXES = (".dot", ".gv")
 WHEEL_FORMATS = ("svg", "png", "jpg", "jpeg", "json", "plain", "dot")
 """What `graphviz-pure` writes; PDF needs the system's Graphviz."""
 
-DPI, MAX_PIXELS, MAX_SIDE = 96, 30e6, 32_000
+DPI = 96
+
+MAX_PIXELS, MAX_SIDE, MAX_STROKES, FINE_STROKES, MAX_TEXTS = 20e6, 32_000, 2e7, 1e7, 5000
+"""What bounds the time that a PNG takes: its pixels, those of its longer side, that times the number of arrows, also for smooth
+ones, and lines of text."""
 
 PLACED = "-Kneato", "-n2", "-Gnotranslate=true"
 """The engine's arguments for a drawing that has its positions."""
@@ -39,8 +43,8 @@ LIMIT = 3.0
 HURRY = "graph [nslimit=1, nslimit1=1, mclimit=0.1, splines=line]\n"
 """Settings that make a layout faster and less good."""
 
-MAX_LINES = 5000
-"""Drawings of more nodes and arrows are not worth the try."""
+MAX_EFFORT = 60_000
+"""Drawings that ask for more are not worth the try."""
 
 
 def find_engine() -> tuple[str, bool]:
@@ -99,13 +103,17 @@ def _paint(svg: str, format: str) -> bytes:
     from PIL import Image
 
     width, height = (float(v) * DPI / 72 for v in re.findall(r'<svg width="([0-9.]+)pt" height="([0-9.]+)pt"', svg)[0])
-    zoom = min(1.0, math.sqrt(MAX_PIXELS / (width * height)), MAX_SIDE / max(width, height))
-    if zoom < 1:
-        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels is too large for {format}, so it is scaled "
-                      f"to {zoom:.1%}; .svg keeps its size", stacklevel=2)
+    arrows = svg.count('class="edge"') + 1
+    zoom = min(1.0, math.sqrt(MAX_PIXELS / (width * height)), min(MAX_SIDE, MAX_STROKES / arrows) / max(width, height))
+    coarse, wordless = arrows * max(width, height) * zoom > FINE_STROKES, svg.count("<text") > MAX_TEXTS
+    if zoom < 1 or wordless:
+        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels is too large for {format}, so it is scaled to {zoom:.0%}"
+                      f"{' and its text left out' if wordless else ''}; save it as .svg or show less of it", stacklevel=4)
+    svg = re.sub("<text.*?</text>", "", svg, flags=re.S) if wordless else svg
     png = resvg_py.svg_to_bytes(svg_string=svg.replace("sans-Serif", "sans-serif"), dpi=DPI, zoom=zoom,
                                 font_files=[str(font_path(bold)) for bold in (False, True)],
-                                font_family="DejaVu Sans", sans_serif_family="DejaVu Sans")
+                                font_family="DejaVu Sans", sans_serif_family="DejaVu Sans",
+                                shape_rendering="optimize_speed" if coarse else "geometric_precision")
     if format == "png":
         return png
     file = io.BytesIO()
@@ -119,7 +127,7 @@ def lay_out(source: str) -> tuple[str, Sequence[str]]:
     Returns:
         DOT with positions, and the engine's arguments to draw it with.
     """
-    for hurry in ("", HURRY) if source.count("\n") <= MAX_LINES else ():
+    for hurry in ("", HURRY) if effort(source) <= MAX_EFFORT else ():
         try:
             return clear_titles(extended(source, hurry), functools.partial(_positions, time.monotonic() + LIMIT)), PLACED
         except subprocess.TimeoutExpired:
