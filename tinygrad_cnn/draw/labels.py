@@ -95,7 +95,7 @@ def cell(text: str, style: str, longest: int = WIDTH) -> str:
 def new_chart() -> graphviz.Digraph:
     """An empty drawing in the house style: data flows downwards, the heading stands at the top left."""
     picture = new_drawing(rankdir="TB", nodesep="0.25", ranksep="0.35", pad="0.2", labelloc="t", labeljust="l",
-                          fontname=FONT, fontcolor=INK, nslimit="2", nslimit1="2")       # else wide graphs take minutes
+                          fontname=FONT, fontcolor=INK, newrank="true", nslimit="2", nslimit1="2")
     picture.attr("node", shape="plain", fontname=FONT, fontsize=str(SIZE), fontcolor=INK)
     picture.attr("edge", color=LINE, arrowsize="0.7", fontname=FONT, fontsize="10", fontcolor=MUTED)
     return picture

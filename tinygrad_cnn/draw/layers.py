@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from ..nn import Module
 from ..tensor import Tensor, as_tensor
 from .descriptions import layer_settings, op_settings, op_title
 from .labels import BOX, KINDS, Row, box_label, new_chart, shape_text, table, title
+from .layout import short_arrows
 from .tape import MAX_NODES
 
 if TYPE_CHECKING:
@@ -157,6 +159,7 @@ class _Watch:
         self.whole = {m for m in self.names
                       if next(m.children(), None) is None or (depth is not None and levels[m] >= depth)}
         self.calls: list[_Call] = []           # in order of start
+        self.times: Counter[Module] = Counter()                        # how often each was called
         self.stack: list[_Call] = []           # those that have not returned
         self.failed: tuple[Exception, _Call] | None = None
         self.places: dict[Any, Any] = {}       # by storage or, for sources, by node of the tape
@@ -195,9 +198,9 @@ class _Watch:
         parent = self.stack[-1] if self.stack else None
         if parent is not None and parent.whole:
             return forward(*args, **kwargs)
-        number = 1 + sum(call.module is module for call in self.calls)
-        call = _Call(module, self.names[module], parent, module in self.whole, number, list(tensors_in((args, kwargs))),
-                     Storage().serial)
+        self.times[module] += 1
+        call = _Call(module, self.names[module], parent, module in self.whole, self.times[module],
+                     list(tensors_in((args, kwargs))), Storage().serial)
         self.calls.append(call)
         self.stack.append(call)
         try:
@@ -245,12 +248,16 @@ class _Chart:
         self.boxes = 0
         picture = new_chart()
         self._write(picture, None)
-        for tail, head in self.edges:
+        places = {place: i for i, place in enumerate(self.rows)}
+        drawn = short_arrows(*np.array([[places[tail], places[head]] for tail, head in self.edges], int).reshape(-1, 2).T, len(places))
+        for tail, head in itertools.compress(self.edges, drawn):
             picture.edge(self.ids[tail], self.ids[head])
         total, frozen = self._count(self.watch.model), self._count(self.watch.model, frozen=True)
         line = f"{total:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
         if self.failed is not None:
             line += f"; stopped at {self.failed.where()}"
+        if not drawn.all():
+            line += f"; {len(drawn) - drawn.sum():,} long arrows are left out"
         kinds = {kind for _, kind in self.rows.values()}
         legend = [(KINDS[kind][0], meaning) for kind, meaning in LEGEND if kind in kinds]
         picture.attr(label=title([type(self.watch.model).__name__, line], legend))

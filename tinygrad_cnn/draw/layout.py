@@ -22,9 +22,32 @@ SPACE = 18.0, 30.0
 """Points between neighbours in a row and between rows."""
 
 
+MAX_ARROWS = 3000
+"""Of more arrows, the long ones are left out."""
+
+
 def extended(source: str, statements: str) -> str:
     """DOT with further statements at its end, where they override what stands before."""
     return f"{source.rstrip().removesuffix('}')}{statements}}}\n"
+
+
+def short_arrows(tails: np.ndarray, heads: np.ndarray, nodes: int) -> np.ndarray:
+    """Of too many arrows, those worth drawing: the short ones, and the shortest into and out of each node.
+
+    Args:
+        tails, heads: nodes by number, in order of computation, (arrows,).
+        nodes: how many there are.
+
+    Returns:
+        Whether to draw each, (arrows,).
+    """
+    spans = heads - tails
+    if len(spans) <= MAX_ARROWS:
+        return np.ones(len(spans), bool)
+    nearest, first = np.full(nodes, -1), np.full(nodes, nodes)
+    np.maximum.at(nearest, heads, tails)
+    np.minimum.at(first, tails, heads)
+    return (spans < np.partition(spans, MAX_ARROWS)[MAX_ARROWS]) | (tails == nearest[heads]) | (heads == first[tails])
 
 
 # ---- titles beside arrows ------------------------------------------------------------------------------------------
@@ -118,11 +141,14 @@ def _arrows(source: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
 
 
 def _rows(above: dict[str, list[str]], below: dict[str, list[str]]) -> dict[str, int]:
-    """Which row each node stands in: below all that lead to it; what comes from nowhere right above its first use."""
+    """Which row each node stands in: below all that lead to it, and right above its first use."""
     rows: dict[str, int] = {}
-    for name in TopologicalSorter(above).static_order():
+    order = list(TopologicalSorter(above).static_order())
+    for name in order:
         rows[name] = 1 + max((rows[a] for a in above[name]), default=-1)
-    return rows | {name: min(rows[b] for b in below[name]) - 1 for name in above if below[name] and not above[name]}
+    for name in reversed(order):
+        rows[name] = min((rows[b] for b in below[name]), default=rows[name] + 1) - 1
+    return rows
 
 
 def effort(source: str) -> int:
@@ -168,4 +194,5 @@ def in_rows(source: str) -> str:
         y = column * depth / columns - done - height / 2
         statements += [f'{name} [pos="{middles[name] + column * breadth:.1f},{y:.1f}"]\n' for name in inside]
         done += height
-    return extended(source, "".join(statements))
+    boxless = re.sub(r"^\s*subgraph .*\n.*\n|^\t+}\n", "", source, flags=re.M)
+    return extended(boxless, "".join(statements))

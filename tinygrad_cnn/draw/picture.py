@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.util
 import io
 import json
 import math
@@ -30,20 +29,16 @@ WHEEL_FORMATS = ("svg", "png", "jpg", "jpeg", "json", "plain", "dot")
 
 DPI = 96
 
-MAX_PIXELS, MAX_SIDE, MAX_STROKES, FINE_STROKES, MAX_TEXTS = 20e6, 32_000, 2e7, 1e7, 5000
-"""What bounds the time that a PNG takes: its pixels, those of its longer side, that times the number of arrows, also for smooth
-ones, and lines of text."""
+MAX_PIXELS, MAX_SIDE, MAX_STROKES, MAX_TEXTS = 15e6, 32_000, 2e7, 5000
+"""What bounds the time that a PNG takes: its pixels, those of its longer side, that times the number of arrows; lines of text."""
 
 PLACED = "-Kneato", "-n2", "-Gnotranslate=true"
 """The engine's arguments for a drawing that has its positions."""
 
-LIMIT = 3.0
-"""Seconds for a layout, and as many again for one in a hurry."""
+TRIES = ("", 1.5), ("graph [nslimit=1, nslimit1=1, mclimit=0.1, splines=line]\n", 2.5)
+"""Settings of a layout, first good, then fast, and how many seconds it may take."""
 
-HURRY = "graph [nslimit=1, nslimit1=1, mclimit=0.1, splines=line]\n"
-"""Settings that make a layout faster and less good."""
-
-MAX_EFFORT = 60_000
+MAX_EFFORT = 40_000
 """Drawings that ask for more are not worth the try."""
 
 
@@ -87,35 +82,38 @@ def run(arguments: Sequence[str], source: str, timeout: float | None = None) -> 
 
 def write(source: str, format: str, *arguments: str) -> bytes:
     """A picture of DOT source, laid out as the engine's arguments say."""
-    if find_engine()[1]:
-        return run([*arguments, f"-T{format}"], source)
-    if format not in WHEEL_FORMATS:
+    if not find_engine()[1] and format not in WHEEL_FORMATS:
         raise ValueError(f"draw: the wheel graphviz-pure writes {', '.join(WHEEL_FORMATS)}, not {format!r}; "
                          "install Graphviz (https://graphviz.org/download) for other formats")
-    if format not in ("png", "jpg", "jpeg") or importlib.util.find_spec("resvg_py") is None:
-        return run([*arguments, f"-T{format}"], source)
-    return _paint(run([*arguments, "-Tsvg"], source).decode(), format)
+    if format in ("png", "jpg", "jpeg"):
+        return _paint(source, format, arguments)
+    return run([*arguments, f"-T{format}"], source)
 
 
-def _paint(svg: str, format: str) -> bytes:
-    """An SVG as PNG or JPEG. `graphviz-pure` knows its own fonts only; here, any of the machine's may lend a character."""
-    import resvg_py
-    from PIL import Image
-
+def _paint(source: str, format: str, arguments: Sequence[str]) -> bytes:
+    """A PNG or JPEG of bounded size, in which any font of the machine may lend a character (`graphviz-pure` knows its own)."""
+    svg = run([*arguments, "-Tsvg"], source).decode()
     width, height = (float(v) * DPI / 72 for v in re.findall(r'<svg width="([0-9.]+)pt" height="([0-9.]+)pt"', svg)[0])
-    arrows = svg.count('class="edge"') + 1
+    arrows, lines = svg.count('class="edge"') + 1, svg.count("<text")
     zoom = min(1.0, math.sqrt(MAX_PIXELS / (width * height)), min(MAX_SIDE, MAX_STROKES / arrows) / max(width, height))
-    coarse, wordless = arrows * max(width, height) * zoom > FINE_STROKES, svg.count("<text") > MAX_TEXTS
-    if zoom < 1 or wordless:
-        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels is too large for {format}, so it is scaled to {zoom:.0%}"
-                      f"{' and its text left out' if wordless else ''}; save it as .svg or show less of it", stacklevel=4)
-    svg = re.sub("<text.*?</text>", "", svg, flags=re.S) if wordless else svg
-    png = resvg_py.svg_to_bytes(svg_string=svg.replace("sans-Serif", "sans-serif"), dpi=DPI, zoom=zoom,
+    smooth = zoom == 1 and arrows * max(width, height) < MAX_STROKES / 4
+    if zoom < 1 or lines > MAX_TEXTS:
+        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels with {lines:,} lines of text is too large for {format}, so "
+                      f"it is {'without text and ' if lines > MAX_TEXTS else ''}scaled to {zoom:.0%}; save it as .svg or show less of it",
+                      stacklevel=4)
+    try:
+        import resvg_py
+    except ModuleNotFoundError:
+        return run([*arguments, f"-Gsize={width * zoom / DPI},{height * zoom / DPI}", f"-T{format}"], source)
+    png = resvg_py.svg_to_bytes(svg_string=svg.replace("sans-Serif", "sans-serif") if lines <= MAX_TEXTS else
+                                re.sub("<text.*?</text>", "", svg, flags=re.S), dpi=DPI, zoom=zoom,
                                 font_files=[str(font_path(bold)) for bold in (False, True)],
                                 font_family="DejaVu Sans", sans_serif_family="DejaVu Sans",
-                                shape_rendering="optimize_speed" if coarse else "geometric_precision")
+                                shape_rendering="geometric_precision" if smooth else "optimize_speed")
     if format == "png":
         return png
+    from PIL import Image
+
     file = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").save(file, "JPEG", quality=92)
     return file.getvalue()
@@ -127,9 +125,9 @@ def lay_out(source: str) -> tuple[str, Sequence[str]]:
     Returns:
         DOT with positions, and the engine's arguments to draw it with.
     """
-    for hurry in ("", HURRY) if effort(source) <= MAX_EFFORT else ():
+    for settings, limit in TRIES if effort(source) <= MAX_EFFORT else ():
         try:
-            return clear_titles(extended(source, hurry), functools.partial(_positions, time.monotonic() + LIMIT)), PLACED
+            return clear_titles(extended(source, settings), functools.partial(_positions, time.monotonic() + limit)), PLACED
         except subprocess.TimeoutExpired:
             pass
     warnings.warn("draw: a drawing of this size takes too long to lay out, so it is drawn in plain rows; show less of it: "
@@ -229,6 +227,8 @@ def save(drawing: graphviz.Digraph, path: str | os.PathLike[str]) -> Path:
         path.write_text(drawing.source, encoding="utf-8")
         return path
     format = path.suffix[1:].lower()
-    ours = isinstance(drawing, _drawing_class())
-    path.write_bytes(drawing.pipe(format) if ours else write(drawing.source, format, f"-K{drawing.engine}"))
+    if isinstance(drawing, _drawing_class()) or find_engine()[1]:
+        path.write_bytes(drawing.pipe(format))
+    else:
+        path.write_bytes(run([f"-K{drawing.engine}", f"-T{format}"], drawing.source))
     return path

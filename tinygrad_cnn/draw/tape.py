@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,15 +15,13 @@ from ..nn import Parameter
 from ..tensor import Tensor
 from .descriptions import op_settings, op_title, value_name
 from .labels import KEPT_FILL, KINDS, Row, bytes_text, new_chart, shape_text, table, title
+from .layout import short_arrows
 
 if TYPE_CHECKING:
     import graphviz
 
 MAX_NODES = 1000
 """Drawings beyond this are slow to lay out and nobody reads them."""
-
-MAX_ARROWS = 3000
-"""Of more arrows, the long ones are left out."""
 
 SPINE = "6"
 """The weight of edges between ops: heavier than a leaf's, so that the data flows straight down."""
@@ -201,25 +198,18 @@ class _Tape:
 
     def _arrows(self) -> int:
         """Draw the arrows between groups; of too many the long ones are left out, and their number returned."""
-        edges = [[e for node in group for e in self.edges[node]] for group in self.groups]
-        spans = np.zeros(len(self.groups), int)                        # by how many nodes are skipped: how many arrows
-        first_use = np.full(len(self.groups), len(self.groups))
-        for i, into in enumerate(edges):
-            tails = np.array(list({self.places[node] for node, _ in into} - {i}), int)
-            spans[i - tails] += 1
-            first_use[tails] = np.minimum(first_use[tails], i)
-        longest = int(np.searchsorted(np.cumsum(spans), MAX_ARROWS, "right")) - 1 if spans.sum() > MAX_ARROWS else len(spans)
-        drawn = 0
-        for i, into in enumerate(edges):
-            nearest = max((self.places[node] for node, _ in into if self.places[node] != i), default=i)
-            arrows = {(tail, value_name(node, node.primitive.returns[index]) if index else "") for node, index in into
-                      for tail in [self.places[node]]
-                      if tail != i and (i - tail <= longest or tail == nearest or first_use[tail] == i)}
-            for tail, name in sorted(arrows):
-                label = {"label": f" {name}"} if name else {}
-                self.picture.edge(self.ids[id(self.groups[tail])], self.heads[id(self.groups[i])], weight=SPINE, **label)
-            drawn += len({tail for tail, _ in arrows})
-        return int(spans.sum()) - drawn
+        into = [np.array(sorted({self.places[parent] for node in group for parent, _ in self.edges[node]} - {i}), int)
+                for i, group in enumerate(self.groups)]
+        ends = np.cumsum([len(tails) for tails in into], dtype=int)
+        drawn = short_arrows(np.concatenate([*into, ends[:0]]), np.repeat(np.arange(len(into)), np.diff(ends, prepend=0)), len(into))
+        for i, group in enumerate(self.groups):
+            names = {(self.places[parent], value_name(parent, parent.primitive.returns[index]))
+                     for node in group for parent, index in self.edges[node] if index}
+            for tail in into[i][drawn[ends[i] - len(into[i]):ends[i]]].tolist():
+                for name in sorted(name for place, name in names if place == tail) or [""]:
+                    self.picture.edge(self.ids[id(self.groups[tail])], self.heads[id(group)], weight=SPINE,
+                                      **({"label": f" {name}"} if name else {}))
+        return len(drawn) - int(drawn.sum())
 
     def _new(self, key: Any, rows: list[Row], kind: str) -> str:
         self.ids[key] = f"n{next(self.numbers)}"
