@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from tinygrad_cnn.draw.picture import write
+from tinygrad_cnn.draw.picture import run
 
 
 @dataclass
@@ -37,7 +37,7 @@ def _lines(text):
 
 
 def read(drawing):
-    graph = json.loads(write(drawing.source, "json", "-Kdot"))
+    graph = json.loads(run(["-Kdot", "-Tjson"], drawing.source))
     objects = graph.get("objects", [])
     names = {o["_gvid"]: o["name"] for o in objects}
     nodes = {o["name"]: _lines(o["label"]) for o in objects if not o["name"].startswith("cluster")}
@@ -49,5 +49,5 @@ def read(drawing):
 
 def svg_text(drawing):
     """All text of the SVG, line by line."""
-    root = ElementTree.fromstring(write(drawing.source, "svg", "-Kdot"))
+    root = ElementTree.fromstring(run(["-Kdot", "-Tsvg"], drawing.source))
     return "\n".join(e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}text"))

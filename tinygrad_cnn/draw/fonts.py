@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 
 UNITS = 2048
 """Units per em of DejaVu Sans."""
+
+HELVETICA = {"_": 0.556, "@": 1.015}
+"""The width in Helvetica, in ems, of the characters that are wider there."""
+
+PIXELS = 96 / 72
+"""Per point, on screens."""
 
 
 def font_path(bold: bool = False) -> Path:
@@ -35,17 +42,19 @@ def is_wide(character: str) -> bool:
 
 
 @functools.cache
-def _advance(character: str, bold: bool) -> float:
-    """A character's width over the font size. CJK, which the font lacks, fills a square, an emoji more than that."""
+def _advance(character: str, size: float, bold: bool) -> float:
+    """A character's width in points. CJK, which the font lacks, fills a square, an emoji more than that."""
     if is_wide(character):
-        return 1.3 if unicodedata.category(character) == "So" else 1.0
-    return _font(bold).getlength(character) / UNITS
+        return size * (1.3 if unicodedata.category(character) == "So" else 1.0)
+    em, pixels = max(_font(bold).getlength(character) / UNITS, HELVETICA.get(character, 0.0)), size * PIXELS
+    return max(em * pixels, math.floor(em * math.ceil(pixels) + 0.5)) / PIXELS
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """How wide a line is in DejaVu Sans, in points.
 
     Whoever opens a picture sees its text in what they have for Helvetica: Arial, Liberation Sans or, most often,
-    DejaVu Sans, which is the widest of them. A box that fits DejaVu Sans fits all.
+    DejaVu Sans, which is the widest of them. A box that fits DejaVu Sans fits all, also where a browser rounds the size
+    and the width of each letter to whole pixels.
     """
-    return size * sum(_advance(character, bold) for character in text)
+    return sum(_advance(character, size, bold) for character in text)

@@ -89,7 +89,8 @@ def cell(text: str, style: str, longest: int = WIDTH) -> str:
     if (size, colour) != (SIZE, INK):
         body = f'<FONT POINT-SIZE="{size}" COLOR="{colour}">{body}</FONT>'
     fill = f' BGCOLOR="{KEPT_FILL}"' if style == "kept" else ""
-    return f'<TD ALIGN="LEFT" BALIGN="LEFT" WIDTH="{math.ceil(width) + 2 * PADDING}"{fill}>{body}</TD>'
+    padding = 0 if style in ("box", "box facts") else PADDING
+    return f'<TD ALIGN="LEFT" BALIGN="LEFT" WIDTH="{math.ceil(width) + 2 * padding}"{fill}>{body}</TD>'
 
 
 def new_chart() -> graphviz.Digraph:

@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def clear_titles(source: str, lay_out: Callable[[str], tuple[str, dict[str, Any]
                 raise
             break
         points, places, lacking = _arrow_points(drawing), {}, False
-        boxes = [o for o in drawing.get("objects", []) if "lp" in o]
+        boxes = [o for o in drawing.get("objects", []) if "lp" in o and o["label"].startswith("<TABLE")]
         for box in boxes:
             name, (left, _, right, _), (x, y) = box["name"], _numbers(box["bb"]), _numbers(box["lp"])
             label, width = titles.setdefault(name, (box["label"], 72 * float(box["lwidth"])))
@@ -88,15 +88,23 @@ def clear_titles(source: str, lay_out: Callable[[str], tuple[str, dict[str, Any]
             across = np.sort(points[slice(*band), 0].clip(left, right))
             starts = np.array([x - 36 * float(box["lwidth"]), *across + GAP])
             room = np.array([*across, right]) - GAP - starts
-            gap = int((room >= width).argmax())                        # 0 if there is none
-            places[name] = f'label=<{label}> lp="{starts[gap] + width / 2},{y}"'
+            gap = int((room >= width).argmax() if room.max() >= width else room.argmax())
             if room[gap] < width:
-                lacking = True
-                wide = f'<TABLE WIDTH="{math.ceil(right - left + width - room.max())}"'
+                wide = f'<TABLE WIDTH="{math.ceil(right - left + width - room[gap])}"'
                 wider[name] = f"label=<{label.replace('<TABLE', wide, 1)}>"
+                lacking = True
+                label, width = _shortened(label, room[gap])            # if this was the last try
+            places[name] = f'label=<{label}> lp="{starts[gap] + width / 2},{y}"'
         if not lacking:
             break
     return extended(laid, _in_boxes(places, boxes))
+
+
+def _shortened(label: str, room: float) -> tuple[str, float]:
+    """A title without the lines that are too wide, but with the first; and its width."""
+    rows = [(int(row[1]), row[0]) for row in re.finditer(r'<TR><TD [^>]*WIDTH="(\d+)".*?</TR>', label)]
+    kept = [rows[0], *(row for row in rows[1:] if row[0] <= room)]
+    return label.replace("".join(row for _, row in rows), "".join(row for _, row in kept)), max(width for width, _ in kept)
 
 
 def _in_boxes(attributes: Mapping[str, str], boxes: Sequence[dict[str, Any]]) -> str:
@@ -154,7 +162,10 @@ def _rows(above: dict[str, list[str]], below: dict[str, list[str]]) -> dict[str,
 def effort(source: str) -> int:
     """How much an engine has to do: a place for each node, which is the most work, and for each row that an arrow passes."""
     above, below = _arrows(source)
-    rows = _rows(above, below)
+    try:
+        rows = _rows(above, below)
+    except CycleError:                         # the user's own arrow
+        return 0
     return 15 * len(rows) + sum(rows[head] - rows[tail] - 1 for head in above for tail in above[head])
 
 

@@ -80,34 +80,39 @@ def run(arguments: Sequence[str], source: str, timeout: float | None = None) -> 
     return done.stdout
 
 
-def write(source: str, format: str, *arguments: str) -> bytes:
-    """A picture of DOT source, laid out as the engine's arguments say."""
+def check_format(format: str) -> None:
+    """Refuse what the installed engine does not write."""
     if not find_engine()[1] and format not in WHEEL_FORMATS:
         raise ValueError(f"draw: the wheel graphviz-pure writes {', '.join(WHEEL_FORMATS)}, not {format!r}; "
                          "install Graphviz (https://graphviz.org/download) for other formats")
+
+
+def write(source: str, format: str, engine: str) -> bytes:
+    """A picture of one of our drawings."""
+    check_format(format)
+    source, arguments = _lay_out(source) if engine == "dot" else (source, [f"-K{engine}"])
     if format in ("png", "jpg", "jpeg"):
         return _paint(source, format, arguments)
-    return run([*arguments, f"-T{format}"], source)
+    picture = run([*arguments, f"-T{format}"], source)
+    return re.sub(rb"<title>.*</title>\n", b"", picture) if format == "svg" else picture         # browsers show them: "n1->n2"
 
 
 def _paint(source: str, format: str, arguments: Sequence[str]) -> bytes:
-    """A PNG or JPEG of bounded size, in which any font of the machine may lend a character (`graphviz-pure` knows its own)."""
+    """A PNG or JPEG of bounded size, in which any font of the machine may lend a character (`graphviz-pure` has only its own)."""
     svg = run([*arguments, "-Tsvg"], source).decode()
     width, height = (float(v) * DPI / 72 for v in re.findall(r'<svg width="([0-9.]+)pt" height="([0-9.]+)pt"', svg)[0])
-    arrows, lines = svg.count('class="edge"') + 1, svg.count("<text")
+    arrows, wordless = svg.count('class="edge"') + 1, svg.count("<text") > MAX_TEXTS
     zoom = min(1.0, math.sqrt(MAX_PIXELS / (width * height)), min(MAX_SIDE, MAX_STROKES / arrows) / max(width, height))
     smooth = zoom == 1 and arrows * max(width, height) < MAX_STROKES / 4
-    if zoom < 1 or lines > MAX_TEXTS:
-        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels with {lines:,} lines of text is too large for {format}, so "
-                      f"it is {'without text and ' if lines > MAX_TEXTS else ''}scaled to {zoom:.0%}; save it as .svg or show less of it",
-                      stacklevel=4)
+    if zoom < 1 or wordless:
+        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels is too large for {format}, so it is scaled to {zoom:.0%}"
+                      f"{', without text' if wordless else ''}; save it as .svg or show less of it", stacklevel=5)
     try:
         import resvg_py
     except ModuleNotFoundError:
         return run([*arguments, f"-Gsize={width * zoom / DPI},{height * zoom / DPI}", f"-T{format}"], source)
-    png = resvg_py.svg_to_bytes(svg_string=svg.replace("sans-Serif", "sans-serif") if lines <= MAX_TEXTS else
-                                re.sub("<text.*?</text>", "", svg, flags=re.S), dpi=DPI, zoom=zoom,
-                                font_files=[str(font_path(bold)) for bold in (False, True)],
+    svg = re.sub("<text.*?</text>", "", svg, flags=re.S) if wordless else svg.replace("sans-Serif", "sans-serif")
+    png = resvg_py.svg_to_bytes(svg_string=svg, dpi=DPI, zoom=zoom, font_files=[str(font_path(bold)) for bold in (False, True)],
                                 font_family="DejaVu Sans", sans_serif_family="DejaVu Sans",
                                 shape_rendering="geometric_precision" if smooth else "optimize_speed")
     if format == "png":
@@ -119,7 +124,7 @@ def _paint(source: str, format: str, arguments: Sequence[str]) -> bytes:
     return file.getvalue()
 
 
-def lay_out(source: str) -> tuple[str, Sequence[str]]:
+def _lay_out(source: str) -> tuple[str, Sequence[str]]:
     """A layout of one of our drawings, in limited time.
 
     Returns:
@@ -131,7 +136,7 @@ def lay_out(source: str) -> tuple[str, Sequence[str]]:
         except subprocess.TimeoutExpired:
             pass
     warnings.warn("draw: a drawing of this size takes too long to lay out, so it is drawn in plain rows; show less of it: "
-                  "draw.model(..., depth=1), draw.graph of an earlier tensor, or a smaller max_nodes", stacklevel=3)
+                  "draw.model(..., depth=1), draw.graph of an earlier tensor, or a smaller max_nodes", stacklevel=5)
     return in_rows(source), ("-Kneato", "-n")
 
 
@@ -147,19 +152,14 @@ def _drawing_class() -> Any:
     import graphviz
 
     class Drawing(graphviz.Digraph):
-        """A `graphviz.Digraph` that also renders where only the wheel `graphviz-pure` is installed."""
+        """A `graphviz.Digraph` that renders also where only the wheel `graphviz-pure` is installed, and in limited time."""
 
         def pipe(self, format: str | None = None, *, engine: str | None = None, encoding: str | None = None,
                  **options: Any) -> Any:
             """The picture as bytes, or as text if an encoding is given; see `graphviz.Digraph.pipe`."""
             if options and find_engine()[1]:
                 return super().pipe(format, engine=engine, encoding=encoding, **options)
-            format, engine = (format or self.format).lower(), engine or self.engine
-            if engine == "dot":
-                laid, how = lay_out(self.source)
-                picture = write(laid, format, *how)
-            else:
-                picture = write(self.source, format, f"-K{engine}")
+            picture = write(self.source, (format or self.format).lower(), engine or self.engine)
             return picture if encoding is None else picture.decode(encoding)
 
         def render(self, filename: Any = None, directory: Any = None, view: bool = False, cleanup: bool = False,
@@ -227,8 +227,9 @@ def save(drawing: graphviz.Digraph, path: str | os.PathLike[str]) -> Path:
         path.write_text(drawing.source, encoding="utf-8")
         return path
     format = path.suffix[1:].lower()
+    check_format(format)
     if isinstance(drawing, _drawing_class()) or find_engine()[1]:
         path.write_bytes(drawing.pipe(format))
-    else:
+    else:                                      # another's drawing, which would look for a system's `dot`
         path.write_bytes(run([f"-K{drawing.engine}", f"-T{format}"], drawing.source))
     return path
