@@ -37,7 +37,7 @@ def _lines(text):
 
 
 def read(drawing):
-    graph = json.loads(run(["-Kdot", "-Tjson"], drawing.source))
+    graph = json.loads(run(["-Kosage", "-Tjson0"], drawing.source))
     objects = graph.get("objects", [])
     names = {o["_gvid"]: o["name"] for o in objects}
     nodes = {o["name"]: _lines(o["label"]) for o in objects if not o["name"].startswith("cluster")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**", "remainder
 HIDDEN = ("in_place", "keepdim", "relu", "shape", "size")
 """Attributes that change no value, or that the result's shape or an op drawn of its own shows already."""
 
-NEUTRAL = {"count_include_pad": "True", "dilation": "1", "divisor": "0", "groups": "1", "padding": "0", "value": "0"}
+NEUTRAL = {"dilation": "1", "divisor": "0", "groups": "1", "padding": "0", "value": "0"}
 """Values that say nothing happens."""
 
 STATED = ("p",)
@@ -54,14 +53,14 @@ def op_settings(node: Node) -> str:
     index, windows, neutral = attributes.pop("index", None), attributes.pop("windows", None), NEUTRAL
     if isinstance(index, tuple):
         return index_text(index, f" = {numbers.get('value', 'value')}" if title == "setitem" else "")
-    if windows is not None:
+    if isinstance(windows, tuple):
         attributes = {**dict(zip(("kernel", "stride", "padding", "dilation"), windows, strict=False)), **attributes}
     else:
         neutral = {**NEUTRAL, "stride": "1"}
     if "groups" in attributes:                 # a convolution or one of its gradients
         kernel = node.shapes[names.index("weight")][2:] if "weight" in names else attributes.get("size")
         attributes = {"kernel": kernel, **attributes}
-    if title == "dropout":
+    if node.primitive.name == "keep_scaled":
         attributes = {"p": 1 - 1 / attributes["scale"] if attributes["scale"] else 1}
     return ", ".join([*_expression(title, names, numbers), *_settings(attributes, neutral)])
 
@@ -79,15 +78,18 @@ def _settings(attributes: dict[str, Any], neutral: dict[str, str]) -> Iterator[s
     """The attributes worth a word each: `stride 2`, `padding 1`."""
     for name, value in attributes.items():
         text = setting_text(value)
-        if name == "widths":
-            yield from (f"dim {i} by {setting_text(pair)}" for i, pair in enumerate(value) if any(pair))
+        if name == "widths" and isinstance(value, tuple):
+            yield from (f"dim {i} by {setting_text(pair)}" for i, pair in enumerate(value) if setting_text(pair) != "0")
+        elif name == "count_include_pad":
+            if not value and setting_text(attributes.get("padding")) not in ("", "0"):
+                yield "count_include_pad False"
         elif name in HIDDEN or text in ("", neutral.get(name)):
             continue
         elif name in ("dtype", "equation"):
             yield text
         elif name == "divisor":
             yield f"divisor_override {text}"
-        elif name != "count_include_pad" or setting_text(attributes.get("padding")) != "0":
+        else:
             yield name if value is True else f"{name} {text}"
 
 
@@ -123,18 +125,12 @@ def index_text(index: tuple[Any, ...], assigned: str = "") -> str:
     return f"x[{', '.join(parts) or '()'}]{assigned}{''.join(shapes)}"
 
 
-@functools.cache
-def _defaults(layer: type[Module]) -> dict[str, str]:
-    """The settings of a kind of layer that may be left out, and how their defaults are written."""
-    return {name: repr(p.default) for name, p in inspect.signature(layer.__init__).parameters.items()
-            if p.default is not p.empty and name not in STATED}
-
-
 def layer_settings(module: Module) -> list[str]:
     """The lines of a layer's `extra_repr` without what is the default: `3, 8, kernel_size=3, padding=1`."""
-    usual, lines = _defaults(type(module)), []
+    usual = {name: repr(p.default) for name, p in inspect.signature(type(module).__init__).parameters.items()
+             if p.default is not p.empty and name not in STATED}
+    lines = []
     for line in module.extra_repr().splitlines():
         parts = re.split(r", (?![^()\[\]{}]*[)\]}])", re.sub(r"=\((-?\d+), \1\)", r"=\1", line))
-        shown = (part for part in parts if usual.get(part.partition("=")[0]) != part.partition("=")[2])
-        lines.append(", ".join(shown))
+        lines.append(", ".join(part for part in parts if usual.get(part.partition("=")[0]) != part.partition("=")[2]))
     return [line for line in lines if line]

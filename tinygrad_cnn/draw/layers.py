@@ -249,7 +249,8 @@ class _Chart:
         picture = new_chart()
         self._write(picture, None)
         places = {place: i for i, place in enumerate(self.rows)}
-        drawn = short_arrows(*np.array([[places[tail], places[head]] for tail, head in self.edges], int).reshape(-1, 2).T, len(places))
+        tails, heads = (np.array([places[edge[end]] for edge in self.edges], int) for end in (0, 1))
+        drawn = short_arrows(tails, heads, len(places))
         for tail, head in itertools.compress(self.edges, drawn):
             picture.edge(self.ids[tail], self.ids[head])
         total, frozen = self._count(self.watch.model), self._count(self.watch.model, frozen=True)
@@ -277,8 +278,8 @@ class _Chart:
                 self._call(item)
             elif self._place(item) is item:
                 rows: list[Row] = [(op_title(item), "bold"), (shape_text(item.result_shape), "plain")]
-                if op_settings(item):
-                    rows.insert(1, (op_settings(item), "muted"))
+                if settings := op_settings(item):
+                    rows.insert(1, (settings, "muted"))
                 self._add(item, rows, "run", self._call_at(when))
         for call in self.watch.calls:
             for t in call.received if call.whole else ():

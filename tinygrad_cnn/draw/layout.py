@@ -15,12 +15,11 @@ import numpy as np
 GAP = 4.0
 """Points between a title and the arrows beside it."""
 
-TRIES = 4
-"""How often a drawing is laid out to widen boxes whose titles lack room."""
+LAYOUTS = 4
+"""How often at most a drawing is laid out to make room for titles."""
 
-SPACE = 18.0, 30.0
+BESIDE, BELOW = 18.0, 30.0
 """Points between neighbours in a row and between rows."""
-
 
 MAX_ARROWS = 3000
 """Of more arrows, the long ones are left out."""
@@ -72,7 +71,7 @@ def clear_titles(source: str, lay_out: Callable[[str], tuple[str, dict[str, Any]
     places: dict[str, str] = {}
     boxes: list[dict[str, Any]] = []
     laid = ""
-    for _ in range(TRIES):
+    for _ in range(LAYOUTS):
         try:
             laid, drawing = lay_out(extended(source, _in_boxes(wider, boxes)))
         except subprocess.TimeoutExpired:
@@ -110,11 +109,13 @@ def _shortened(label: str, room: float) -> tuple[str, float]:
 def _in_boxes(attributes: Mapping[str, str], boxes: Sequence[dict[str, Any]]) -> str:
     """Statements that set attributes of boxes, within the boxes around them."""
     outer = {i: box for box in boxes for i in box.get("subgraphs", [])}
-    statements = []
+    statements: list[str] = []
     for box in boxes:
-        text, around = f"graph [{attributes.get(box['name'], '')}]", box
-        while around is not None:
-            text, around = f"subgraph {around['name']} {{ {text} }}", outer.get(around["_gvid"])
+        text, around = f"graph [{attributes.get(box['name'], '')}]", [box]
+        while around[-1]["_gvid"] in outer:
+            around.append(outer[around[-1]["_gvid"]])
+        for each in around:
+            text = f"subgraph {each['name']} {{ {text} }}"
         statements.append(f"{text}\n")
     return "".join(statements)
 
@@ -127,10 +128,12 @@ def _arrow_points(drawing: dict[str, Any]) -> np.ndarray:
     """Points close to each other along all arrows, (x, y) by y."""
     t = np.linspace(0, 1, 65)[:, None]
     points = [np.zeros((0, 2))]
-    for edge in drawing.get("edges", []):      # "e,x,y" is the tip; after it a start and three points per Bezier curve
-        knots = np.array([_numbers(p.removeprefix("e,")) for p in edge.get("pos", "").split()])
-        points += [knots[:1]] + [(1 - t) ** 3 * a + 3 * t * (1 - t) ** 2 * b + 3 * t**2 * (1 - t) * c + t**3 * d
-                                 for a, b, c, d in zip(knots[1:-1:3], knots[2::3], knots[3::3], knots[4::3], strict=False)]
+    for edge in drawing.get("edges", []):      # tips "e,x,y" or "s,x,y", then a start and three points per Bezier curve
+        pairs = edge.get("pos", "").replace(";", " ").split()
+        tips = np.array([_numbers(p[2:]) for p in pairs if p[0] in "es"])
+        knots = np.array([_numbers(p) for p in pairs if p[0] not in "es"])
+        points += [tips.reshape(-1, 2)] + [(1 - t) ** 3 * a + 3 * t * (1 - t) ** 2 * b + 3 * t**2 * (1 - t) * c + t**3 * d
+                                           for a, b, c, d in zip(knots[:-1:3], knots[1::3], knots[2::3], knots[3::3], strict=False)]
     joined = np.concatenate(points)
     return joined[joined[:, 1].argsort()]
 
@@ -172,38 +175,37 @@ def effort(source: str) -> int:
 def in_rows(source: str) -> str:
     """A drawing of ours with plain positions, in linear time: every node below what it is computed from.
 
-    Rows too long are broken, arrows are straight and run behind the nodes, boxes are left out.
+    Rows too long are broken, a long drawing goes on at the right, arrows are straight and run behind the nodes, and boxes
+    are left out.
     """
-    sizes = {}
+    widths, heights = {}, {}
     for name, label in re.findall(r"^\s*(n\d+) \[label=<(.*)>\]$", source, re.M):
-        widths = [int(w) for w in re.findall(r'WIDTH="(\d+)"', label)]
-        sizes[name] = max(widths) + 4.0, 19.0 * label.count("<TR>") + 13.0 * label.count("<BR") + 4.0
+        widths[name] = max(map(int, re.findall(r'WIDTH="(\d+)"', label))) + 4 + BESIDE
+        heights[name] = 19 * label.count("<TR>") + 13 * label.count("<BR") + 4 + BELOW
     above, below = _arrows(source)
-    rows: dict[int, list[str]] = defaultdict(list)
-    for name, row in sorted(_rows(above, below).items(), key=lambda item: item[1]):
-        rows[row].append(name)
-    longest = max(1500.0, math.sqrt(sum((w + SPACE[0]) * (h + SPACE[1]) for w, h in sizes.values())))
+    ranks: dict[int, list[str]] = defaultdict(list)
+    for name, rank in sorted(_rows(above, below).items(), key=lambda item: item[1]):
+        ranks[rank].append(name)
+    longest = max(1500.0, math.sqrt(sum(widths[name] * heights[name] for name in widths)))
     middles: dict[str, float] = {}
-    lines: list[tuple[list[str], float, float]] = []                   # what stands side by side, its width and height
-    for names in rows.values():
+    rows: list[list[str]] = []
+    for names in ranks.values():
         wanted = {n: sum(middles[a] for a in above[n]) / len(above[n]) if above[n] else 0.0 for n in names}
-        row = sorted(names, key=wanted.__getitem__)
-        lengths = np.cumsum([sizes[name][0] + SPACE[0] for name in row])
-        for part in range(int(lengths[-1] // longest) + 1):
-            inside = [name for name, length in zip(row, lengths, strict=True) if length // longest == part]
-            width = sum(sizes[name][0] + SPACE[0] for name in inside)
-            x = -width / 2
-            for name in inside:
-                middles[name] = x + sizes[name][0] / 2
-                x += sizes[name][0] + SPACE[0]
-            lines.append((inside, width, max((sizes[name][1] for name in inside), default=0.0) + SPACE[1]))
-    breadth, depth = max(width for _, width, _ in lines) + 2 * SPACE[0], sum(height for *_, height in lines)
-    columns = max(1, round(math.sqrt(depth / breadth / 2)))            # a long drawing goes on at the right
+        names.sort(key=wanted.__getitem__)
+        ends = np.cumsum([widths[name] for name in names])
+        for part in np.split(np.array(names), np.flatnonzero(np.diff(ends // longest)) + 1):
+            row = part.tolist()
+            right = np.cumsum([widths[name] for name in row])
+            middles |= {name: x - widths[name] / 2 - right[-1] / 2 for name, x in zip(row, right, strict=True)}
+            rows.append(row)
+    depths = [max(heights[name] for name in row) for row in rows]
+    breadth, depth = max(sum(widths[name] for name in row) for row in rows) + BESIDE, sum(depths)
+    columns = max(1, round(math.sqrt(depth / breadth / 2)))
     statements, done = ["graph [splines=line, outputorder=edgesfirst]\n"], 0.0
-    for inside, _, height in lines:
+    for row, height in zip(rows, depths, strict=True):
         column = int(columns * done // depth)
         y = column * depth / columns - done - height / 2
-        statements += [f'{name} [pos="{middles[name] + column * breadth:.1f},{y:.1f}"]\n' for name in inside]
+        statements += [f'{name} [pos="{middles[name] + column * breadth:.1f},{y:.1f}"]\n' for name in row]
         done += height
     boxless = re.sub(r"^\s*subgraph .*\n.*\n|^\t+}\n", "", source, flags=re.M)
     return extended(boxless, "".join(statements))

@@ -43,7 +43,8 @@ def graph(outputs: Tensor | Sequence[Tensor],
         outputs: one tensor or several, usually the loss.
         params: names for tensors, `dict(model.named_parameters())`; inputs and computed tensors may be named too.
         show_saved: whether to show what is kept for backward.
-        max_nodes: 1 or more. A larger graph is first shortened, each straight run of ops becoming one node.
+        max_nodes: 1 or more. A larger graph is first shortened: each straight run of ops becomes one node, then so do
+            branches alike, then parameters are counted in their ops' nodes.
 
     Returns:
         A `graphviz.Digraph`, to show in a notebook, `.render()`, or write with `draw.save`.
@@ -128,8 +129,8 @@ class _Tape:
                 return
             step()
         if self._count() > max_nodes:
-            raise ValueError(f"graph: {self._count():,} nodes ({len(self.nodes):,} ops, straight runs as one) are more "
-                             f"than max_nodes={max_nodes}; draw an earlier tensor or draw.model(model, x, depth=1), "
+            raise ValueError(f"graph: {self._count():,} nodes ({len(self.nodes):,} ops, straight runs and branches alike as one) are "
+                             f"more than max_nodes={max_nodes}; draw an earlier tensor or draw.model(model, x, depth=1), "
                              "or raise max_nodes")
 
     def _join_runs(self) -> None:
@@ -203,12 +204,14 @@ class _Tape:
         ends = np.cumsum([len(tails) for tails in into], dtype=int)
         drawn = short_arrows(np.concatenate([*into, ends[:0]]), np.repeat(np.arange(len(into)), np.diff(ends, prepend=0)), len(into))
         for i, group in enumerate(self.groups):
-            names = {(self.places[parent], value_name(parent, parent.primitive.returns[index]))
-                     for node in group for parent, index in self.edges[node] if index}
+            names: dict[int, set[str]] = {}    # what is taken of ops with several results, but for the first, by place
+            for parent, index in (edge for node in group for edge in self.edges[node] if edge[0].outputs > 1):
+                names.setdefault(self.places[parent], set()).add(
+                    f" {value_name(parent, parent.primitive.returns[index])}" if index else "")
             for tail in into[i][drawn[ends[i] - len(into[i]):ends[i]]].tolist():
-                for name in sorted(name for place, name in names if place == tail) or [""]:
+                for name in sorted(names.get(tail, [""])):
                     self.picture.edge(self.ids[id(self.groups[tail])], self.heads[id(group)], weight=SPINE,
-                                      **({"label": f" {name}"} if name else {}))
+                                      **({"label": name} if name else {}))
         return len(drawn) - int(drawn.sum())
 
     def _new(self, key: Any, rows: list[Row], kind: str) -> str:
@@ -221,8 +224,8 @@ class _Tape:
         last, sources = group[-1], self._sources(group)
         if len(group) == 1:
             rows: list[Row] = [(op_title(last), "bold")]
-            if op_settings(last):
-                rows.append((op_settings(last), "muted"))
+            if settings := op_settings(last):
+                rows.append((settings, "muted"))
         else:
             branches = self.branches.get(id(group), 1)
             counts = Counter(map(op_title, group[:len(group) // branches]))
@@ -231,8 +234,8 @@ class _Tape:
         shown = {source.key for source in sources}
         hidden = [source for source in self._all_sources(group) if source.key not in shown]
         if hidden:
-            parameters = all(map(self._is_parameter, hidden))
-            rows.append((f"with {len(hidden):,} parameters{'' if parameters else ', inputs or constants'}", "muted"))
+            what = "parameters" if all(map(self._is_parameter, hidden)) else "parameters, inputs or constants"
+            rows.append((f"with {len(hidden):,} {what if len(hidden) > 1 else 'parameter'}", "muted"))
         relu = len(group) == 1 and last.attributes.get("relu")         # computed in one pass, drawn as the two ops it is
         names = [(f"= {name}", "plain") for index in range(last.outputs) for name in self.names.get((last, index), ())]
         rows += [*([] if relu else names), (shape_text(last.result_shape), "plain"), *self._kept(group)]
@@ -258,7 +261,7 @@ class _Tape:
 
     def _node_sources(self, node: Node) -> list[_Source]:
         """The leaves and constant arrays among a node's arguments; a constant is told by its memory, where known."""
-        sources = []
+        sources: list[_Source] = []
         if len(self.edges[node]) == len(node.edges):
             return sources
         for i in [i for i, edge in enumerate(node.edges) if edge is None or isinstance(edge[0], Leaf)]:
