@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FONT = "Helvetica"
 INK, MUTED, LINE = "#1f2933", "#52606d", "#7b8794"
 WIDTH = 38
-"""Characters per line in a node."""
+"""Characters per line in a node, of the usual size."""
 LONGEST = 4 * WIDTH
 """Longer texts are cut, so that a node's size is bounded."""
 
@@ -82,7 +82,8 @@ def wrap(text: str, width: int = WIDTH) -> list[str]:
 @functools.lru_cache(4096)
 def cell(text: str, style: str, longest: int = WIDTH) -> str:
     """A table's cell with left-aligned lines, as wide as they are in the widest font."""
-    (size, bold, colour), lines = STYLES[style], wrap(text, longest)
+    size, bold, colour = STYLES[style]
+    lines = wrap(text, longest * SIZE // size)
     width = max(text_width(line, size, bold) for line in lines)
     body = escape(lines[0]) if len(lines) < 2 else "".join(f'{escape(line)}<BR ALIGN="LEFT"/>' for line in lines)
     body = f"<B>{body}</B>" if bold else body
@@ -119,6 +120,7 @@ def title(lines: Sequence[str], legend: Sequence[tuple[str, str]]) -> str:
                         f'{cell(meaning, "legend")}<TD WIDTH="10"></TD>' for fill, meaning in legend)
         rows.append('<TR><TD ALIGN="LEFT"><TABLE ALIGN="LEFT" BORDER="0" CELLBORDER="0" CELLSPACING="0" '
                     f'CELLPADDING="{PADDING}"><TR>{cells}</TR></TABLE></TD></TR>')
+    rows.append('<TR><TD HEIGHT="6"></TD></TR>')
     return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="{PADDING}">{"".join(rows)}</TABLE>>'
 
 
