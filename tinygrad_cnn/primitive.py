@@ -42,7 +42,10 @@ def named_error(error: Exception, function: str, parameters: Sequence[str] = ())
         kind = next(base for base in NAMELESS if isinstance(error, base))
     if kind not in NAMELESS:
         return error
-    return (TypeError if kind is AttributeError else kind)(f"{function}: {text}").with_traceback(error.__traceback__)
+    named = (TypeError if kind is AttributeError else kind)(f"{function}: {text}").with_traceback(error.__traceback__)
+    for note in getattr(error, "__notes__", ()):
+        named.add_note(note)
+    return named
 
 
 class _Silence(threading.local):
