@@ -43,8 +43,7 @@ def named_error(error: Exception, function: str, parameters: Sequence[str] = ())
     if kind not in NAMELESS:
         return error
     named = (TypeError if kind is AttributeError else kind)(f"{function}: {text}").with_traceback(error.__traceback__)
-    for note in getattr(error, "__notes__", ()):
-        named.add_note(note)
+    vars(named).update(vars(error))            # notes and whatever else it was given
     return named
 
 

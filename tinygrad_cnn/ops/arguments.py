@@ -122,8 +122,8 @@ BY_FUNCTION: dict[str, dict[str, Kind | None]] = {
     **{name: {"weight": TENSOR, "bias": TENSOR, "groups": INT} for name in (
         "conv2d", "conv_transpose2d", "local_conv2d", "linear", "batch_norm")},
     **{name: dict.fromkeys(("start", "end", "step"), NUMBER) for name in ("arange", "linspace")},
-    "where": {"x": None, "y": None}, "model": {"x": None}, "copy_": {"source": None}, "is_tensor": {"value": None}, "fill_": {"value": None},
-    "masked_fill": {"value": None}, "ZeroPad2d": {"padding": None}, "Unflatten": {"unflattened_size": INTS},
+    "where": {"x": None, "y": None}, "model": {"x": None}, "copy_": {"source": None}, "is_tensor": {"value": None},
+    "fill_": {"value": None}, "masked_fill": {"value": None}, "ZeroPad2d": {"padding": None}, "Unflatten": {"unflattened_size": INTS},
     "Fold": {"output_size": _pair(1)},
 }
 """Where a name means something else, or alone says too little."""
