@@ -59,7 +59,9 @@ def watched(make):
     """The result of a function, and the warnings it gave."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        return make(), [str(w.message) for w in caught]
+        result = make()
+    assert all(w.filename == __file__ for w in caught)                   # they point to the line that asked for the picture
+    return result, [str(w.message) for w in caught]
 
 
 # ---- what is shortened --------------------------------------------------------------------------------------------

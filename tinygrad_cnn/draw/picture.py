@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from .layout import clear_titles, effort, extended, in_rows
 if TYPE_CHECKING:
     import graphviz
 
+PACKAGE = __name__.partition(".")[0] + "."
 SOURCE_SUFFIXES = (".dot", ".gv")
 WHEEL_FORMATS = ("svg", "png", "jpg", "jpeg", "json", "plain", "dot")
 """What `graphviz-pure` writes; PDF needs the system's Graphviz."""
@@ -80,6 +82,14 @@ def run(arguments: Sequence[str], source: str, timeout: float | None = None) -> 
     return done.stdout
 
 
+def _warn(message: str) -> None:
+    """Warn at the line of whoever called this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", PACKAGE).startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
 def check_format(format: str) -> None:
     """Refuse what the installed engine does not write."""
     if not find_engine()[1] and format not in WHEEL_FORMATS:
@@ -105,8 +115,8 @@ def _paint(source: str, format: str, arguments: Sequence[str]) -> bytes:
     zoom = min(1.0, math.sqrt(MAX_PIXELS / (width * height)), min(MAX_SIDE, MAX_STROKES / arrows) / max(width, height))
     smooth = zoom == 1 and arrows * max(width, height) < MAX_STROKES / 4
     if zoom < 1 or wordless:
-        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels is too large for {format}, so it is scaled to {zoom:.0%}"
-                      f"{', without text' if wordless else ''}; save it as .svg or show less of it", stacklevel=5)
+        _warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels is too large for {format}, so it is scaled to {zoom:.0%}"
+              f"{', without text' if wordless else ''}; save it as .svg or show less of it")
     try:
         import resvg_py
     except ModuleNotFoundError:
@@ -135,8 +145,8 @@ def _lay_out(source: str) -> tuple[str, Sequence[str]]:
             return clear_titles(extended(source, settings), functools.partial(_positions, time.monotonic() + limit)), PLACED
         except subprocess.TimeoutExpired:
             pass
-    warnings.warn("draw: a drawing of this size takes too long to lay out, so it is drawn in plain rows; show less of it: "
-                  "draw.model(..., depth=1), draw.graph of an earlier tensor, or a smaller max_nodes", stacklevel=5)
+    _warn("draw: a drawing of this size takes too long to lay out, so it is drawn in plain rows; show less of it: "
+          "draw.model(..., depth=1), draw.graph of an earlier tensor, or a smaller max_nodes")
     return in_rows(source), ("-Kneato", "-n")
 
 
