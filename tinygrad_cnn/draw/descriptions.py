@@ -12,7 +12,7 @@ import numpy as np
 from ..graph import Node
 from ..nn import Module
 
-TITLES = {"_avg_pool2d_adjoint": "avg_pool2d_grad", "_conv2d_input_grad": "conv_transpose2d",
+TITLES = {"_assign": "setitem", "_avg_pool2d_adjoint": "avg_pool2d_grad", "_conv2d_input_grad": "conv_transpose2d",
           "_gather_taps": "max_pool2d_gather", "_plane_indices": "max_pool2d_indices", "_resize": "interpolate",
           "_resize_adjoint": "interpolate_grad", "_scatter_index": "getitem_grad", "_scatter_taps": "max_pool2d_grad",
           "_surviving": "setitem_grad", "keep_scaled": "dropout"}
