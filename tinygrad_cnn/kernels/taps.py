@@ -26,18 +26,32 @@ def all_taps(kernel: Pair, padding: Pair, dilation: Pair) -> Taps:
     return Taps(0, 0, list(range(R * S)), [r * dh - ph for r, _ in taps], [s * dw - pw for _, s in taps])
 
 
+MANY_PHASES = 64
+
+
+def leave_out(stride: Pair, size: Pair) -> bool:
+    """Whether `input_phases` are too many to list those, too, that no tap meets: their pixels are then to be zeroed beforehand."""
+    return min(stride[0], size[0]) * min(stride[1], size[1]) > MANY_PHASES
+
+
 def input_phases(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Pair) -> Iterator[Taps]:
     """The input gradient as sh * sw convolutions of stride 1 over the output gradient, one per phase of the stride.
 
-    Input row top + i * sh meets tap r in output row i + (top + ph - r * dh) / sh, where that is whole.
+    Input row top + i * sh meets tap r in output row i + (top + ph - r * dh) / sh, where that is whole. The first phase, with most
+    pixels, is always there; of others that no tap meets see `leave_out`.
     """
-    (R, S), (sh, sw), (ph, pw), (dh, dw) = kernel, stride, padding, dilation
-    for top in range(min(sh, size[0])):
-        for left in range(min(sw, size[1])):
-            taps = [(r, s) for r in range(R) for s in range(S)
-                    if (top + ph - r * dh) % sh == 0 and (left + pw - s * dw) % sw == 0]
-            yield Taps(top, left, [r * S + s for r, s in taps], [(top + ph - r * dh) // sh for r, _ in taps],
-                       [(left + pw - s * dw) // sw for _, s in taps])
+    met: list[dict[int, list[Pair]]] = [{}, {}]    # for rows and columns: the taps that each phase meets, and where
+    for axis in (0, 1):
+        for tap in range(kernel[axis]):
+            first = (tap * dilation[axis] - padding[axis]) % stride[axis]
+            met[axis].setdefault(first, []).append((tap, (first + padding[axis] - tap * dilation[axis]) // stride[axis]))
+    few = not leave_out(stride, size)
+    tops, lefts = ([f for f in (range(min(s, n)) if few else sorted({0, *taps})) if f < n]
+                   for s, n, taps in zip(stride, size, met, strict=True))
+    for top in tops:
+        for left in lefts:
+            taps = [(r, s, dy, dx) for r, dy in met[0].get(top, ()) for s, dx in met[1].get(left, ())]
+            yield Taps(top, left, [r * kernel[1] + s for r, s, _, _ in taps], [dy for *_, dy, _ in taps], [dx for *_, dx in taps])
 
 
 def in_order(taps: Taps) -> Taps:
