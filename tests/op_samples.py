@@ -48,7 +48,9 @@ def tensor(x: np.ndarray, dtype: Any = None, requires_grad: bool = True) -> tg.T
     while base is not None:
         base.flags.writeable = False           # memory nobody can write to is taken over by from_numpy as it is
         base = base.base
-    return tg.from_numpy(x).requires_grad_(requires_grad and is_float)
+    out = tg.from_numpy(x)
+    out._storage.foreign = False               # nobody has it: graphs may keep it with these strides, rather than a copy
+    return out.requires_grad_(requires_grad and is_float)
 
 
 SAMPLES: dict[str, list[Sample]] = {}
@@ -132,7 +134,7 @@ for _name, _function, _make in (
     ("sinh", math.sinh, signed), ("cosh", math.cosh, signed), ("tanh", math.tanh, signed), ("asin", math.asin, unit),
     ("acos", math.acos, unit), ("atan", math.atan, signed), ("sigmoid", lambda x: 1 / (1 + math.exp(-x)), signed),
     ("logsigmoid", lambda x: -math.log(1 + math.exp(-x)), signed), ("softplus", lambda x: math.log(1 + math.exp(x)), signed),
-    ("erf", math.erf, signed), ("clone", lambda x: x, signed),
+    ("erf", math.erf, signed), ("clone", lambda x: x, signed), ("relu6", lambda x: min(max(x, 0.0), 6.0), lambda *shape: np.array(5 * signed(*shape))),
 ):
     row(_name, getattr(elementwise, _name), lambda x, f=_function: slow.each(f, x) * 1.0, *layouts(_make))
 
@@ -222,6 +224,11 @@ row("_sum_to_size", movement.sum_to_size, slow.sum_to, (normal(2, 3), (3,)), (no
     (normal(0, 2), (2,)), (channels_last(normal, 2, 2, 1, 2), (1, 2, 1, 1)))
 row("_flip", movement.flip, slow.flip, (signed(2, 3), (1,)), (signed(2, 3).T, (0, 1)), (signed(2, 0), (0,)),
     (channels_last(signed, 1, 2, 2, 2), (2, 3)))
+row("_roll", movement.roll, slow.roll, (signed(2, 3), 1, 1), (signed(3, 2).T, (1, -2), (0, 1)), (signed(2, 3), 4), (signed(3), 0, 0), (signed(0, 2), 1, 0), (signed(4), (1, 2), (0, 0)),
+    (channels_last(signed, 1, 2, 2, 3), (5, 1), (-1, 1)), (signed(), 1, 0), (signed(), 3))
+row("_tile", movement.tile, slow.tile, (signed(2, 3), (2, 1)), (signed(3, 2).T, (1, 2)), (signed(2), (2, 3, 1)), (signed(2, 1, 2), (3,)), (signed(), (2, 2)),
+    (signed(2, 2), (1, 1)), (signed(2, 3), (0, 2)), (channels_last(signed, 1, 2, 2, 2), (2, 1, 1, 2)), (np.broadcast_to(signed(1, 2), (3, 2)), (1, 2)))
+row("_row_major", P("_row_major"), lambda x: x, *layouts(signed))
 row("_cat", lambda *xs, dim=0: movement.cat(xs, dim), slow.cat,
     (signed(2, 2), signed(1, 2)), (signed(2, 1), signed(2, 2).T, {"dim": -1}), (signed(2), signed(0), signed(1)), (signed(0, 2), signed(0, 2)))
 row("_pad", movement.pad_constant, slow.pad, (signed(2, 3), ((1, 0), (0, 2)), 0.5), (signed(2), ((1, 1),), 0), (signed(0, 2), ((1, 0), (0, 0)), 1.0),
@@ -243,7 +250,7 @@ row("_getitem", movement.getitem, lambda x, index: slow.take(x, index), *((signe
     (channels_last(signed, 2, 3, 2, 1), (slice(None), 1)), (signed(3, 4)[::2].T, (slice(1, 3), np.array([1, 1]))))
 row("_scatter_index", lambda x, index, shape: P("_scatter_index")(x, index=movement.check_index(index, shape), shape=shape), slow.scatter_index,
     *((signed(*slow.places(shape, index).shape), index, shape) for shape, index in _indices))
-row("_setitem", lambda x, value, index: P("_setitem")(x, value, index=movement.check_index(index, x.shape)), slow.set_index,
+row("_assign", lambda x, value, index: P("_assign")(x, value, index=movement.check_index(index, x.shape)), slow.set_index,
     *((signed(*shape), signed(*slow.places(shape, index).shape), index) for shape, index in _indices),
     (signed(3, 4), signed(), 1), (signed(3, 4), signed(1, 1, 4), 0), (signed(2, 3), signed(1), np.array([[True, False, True], [False, False, False]])),
     (signed(4), signed(1), np.array([1, 1, 2])), (channels_last(signed, 1, 2, 2, 1), signed(2, 1), (0, slice(None), 0)))

@@ -64,6 +64,24 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     return out
 
 
+def roll(x: Array, shifts: Any, dims: Any = None) -> Array:
+    if dims is None:
+        line = x.ravel().tolist()
+        return np.array([line[(i - shifts) % len(line)] for i in range(len(line))]).reshape(x.shape)
+    for shift, dim in zip(*((v if isinstance(v, tuple) else (v,)) for v in (shifts, dims)), strict=True):
+        x = normalised(lambda line, k, shift=shift: line[(k - shift) % len(line)], x, dim % x.ndim) if x.ndim else x
+    return x
+
+
+def tile(x: Array, counts: tuple[int, ...]) -> Array:
+    x = x.reshape((1,) * (len(counts) - x.ndim) + x.shape)
+    counts = (1,) * (x.ndim - len(counts)) + counts
+    out = np.empty([n * c for n, c in zip(x.shape, counts, strict=True)])
+    for place in np.ndindex(out.shape):
+        out[place] = x[tuple(i % n for i, n in zip(place, x.shape, strict=True))]
+    return out
+
+
 def flip(x: Array, dims: tuple[int, ...]) -> Array:
     out = np.empty(x.shape)
     for i in np.ndindex(x.shape):

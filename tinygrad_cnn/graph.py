@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 import threading
 import weakref
@@ -112,25 +113,71 @@ class Storage:
     Attributes:
         version: grows with every write.
         rebased: grows with every *recorded* write; a tensor made before it no longer tells its own history.
-        leaf: a leaf that requires grad lies here, so recorded writes are refused.
         serial: the time of birth, by which backward knows whether a gradient's memory is its own.
+        saved: the version that a graph last saved, or -1.
+        foreign: whether somebody else made the memory, who may write to it unseen.
+        source: the storage that this memory is a copy of, and its version then, where the layout forbids a view; else None.
+        watch: a list that takes note of every `Saved` over this memory, or None.
     """
 
-    __slots__ = ("leaf", "rebased", "serial", "version")
+    __slots__ = ("_leaves", "_lends", "_lent", "foreign", "rebased", "saved", "serial", "source", "version", "watch")
 
     def __init__(self) -> None:
-        self.version = self.rebased = 0
-        self.leaf = False
+        self.version = self.rebased = self._lends = 0
+        self.saved = -1
+        self.foreign = False
+        self.source: tuple[Storage, int] | None = None
+        self.watch: list[Saved] | None = None
+        self._leaves: list[weakref.ref[Leaf]] | tuple[()] = ()
+        self._lent: list[weakref.ref[np.ndarray]] | tuple[()] = ()
         self.serial = next(_serial)
+
+    def guard(self, leaf: Leaf) -> None:
+        """Note that a leaf lies here."""
+        self._leaves = [weakref.ref(leaf), *(reference for reference in self._leaves if reference() not in (None, leaf))]
+
+    def leaf_of(self, tensor: Any) -> Leaf | None:
+        """The leaf that stood for this tensor when it last required grad, if a graph still holds it."""
+        leaves = (reference() for reference in self._leaves)
+        return next((leaf for leaf in leaves if leaf is not None and leaf.tensor() is tensor), None)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a leaf that requires grad lies here, so that recorded writes are refused."""
+        leaves = (reference() for reference in self._leaves)
+        return any(leaf is not None and leaf.required for leaf in leaves)
+
+    def lend(self, array: np.ndarray) -> None:
+        """Note that an array over this memory leaves the engine: while it lives, others may write to the memory unseen."""
+        self._lends += 1
+        self._lent = [weakref.ref(array), *(reference for reference in self._lent if reference() is not None)]
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others may write to the memory unseen."""
+        return self.foreign or bool(self._lent) and any(reference() is not None for reference in self._lent)
+
+    @property
+    def stamp(self) -> float:
+        """Equal to what it was as long as the memory surely holds the same values; NaN, equal to nothing, while it is exposed."""
+        return math.nan if self.exposed else self.version + self._lends
 
 
 class Saved:
-    """A value kept for backward: the array and the facts to rebuild its Tensor, never the Tensor (no cycles)."""
+    """A value kept for backward: the array and the facts to rebuild its Tensor, never the Tensor (no cycles).
+
+    Memory that others may write to unseen is copied.
+    """
 
     __slots__ = ("array", "edge", "storage", "version")
 
     def __init__(self, array: np.ndarray, storage: Storage, edge: Edge | None):
+        if storage.exposed:
+            array, storage = array.copy(order="K"), Storage()
         self.array, self.storage, self.version, self.edge = array, storage, storage.version, edge
+        storage.saved = storage.version
+        if storage.watch is not None:
+            storage.watch.append(self)
 
 
 class Leaf:
@@ -146,6 +193,12 @@ class Leaf:
         self.tensor = weakref.ref(tensor)
         self.hooks: dict[int, tuple[int, Callable[[Any], Any]]] = {}
         self.retained: tuple[()] = ()
+
+    @property
+    def required(self) -> bool:
+        """Whether its tensor still asks for a gradient."""
+        tensor = self.tensor()
+        return tensor is not None and tensor._edge is not None and tensor._edge[0] is self
 
 
 class Node:
@@ -258,6 +311,7 @@ class Node:
             if not hasattr(gradient, "_storage"):
                 raise TypeError(f"backward: the rule of {self.describe()} for argument {i} returned "
                                 f"{type(gradient).__name__}, wanted a Tensor")
+            gradient._storage.source = None    # a reshape that had to copy is a gradient of its own
             if gradient.shape != self.shapes[i]:
                 if not primitive.broadcasts:
                     raise RuntimeError(f"backward: the rule of {self.describe()} for argument {i} returned shape "
@@ -336,7 +390,7 @@ def backward(roots: list[tuple[Edge, Any]], wrap: Callable[..., Any], *, retain_
                         found[edge] = slot[edge[1]] if create_graph or edge in owned else slot[edge[1]].clone()
             if isinstance(node, Leaf):
                 tensor = node.tensor()
-                if targets is None and tensor is not None:
+                if targets is None and tensor is not None and node.required:       # it may have been switched off since
                     tensor._accumulate(slot[0], (node, 0) in owned)
                 continue
             needs = tuple([edge is not None and edge[0] in useful for edge in node.edges])

@@ -95,14 +95,18 @@ class Primitive:
             array, or one array per name in `returns`.
         name: what errors, graphs and the registry call it; the function's name by default.
         returns: names of the outputs.
-        view: the output may share memory with the first argument, as a reshape does.
+        view: the output may share memory with the first argument, as a reshape does: True, or a function like `forward` that
+            raises ValueError where the output would have to be a copy.
         broadcasts: the arguments broadcast against each other; backward sums a gradient back to its argument's shape.
+        over: for in-place operations, a function like `forward` that writes the result over the first argument and returns True,
+            or changes nothing and returns False.
     """
 
     def __init__(self, forward: Callable[..., Any], *, name: str = "", returns: tuple[str, ...] = ("out",),
-                 view: bool = False, broadcasts: bool = False):
+                 view: bool | Callable[..., Any] = False, broadcasts: bool = False, over: Callable[..., bool] | None = None):
         self.forward, self.name, self.returns = forward, name or forward.__name__, returns
-        self.view, self.broadcasts = view, broadcasts
+        self.view: Callable[..., Any] | None = (forward if view is True else view) or None
+        self.broadcasts, self.over = broadcasts, over
         self.__name__, self.__doc__, self.__wrapped__ = self.name, forward.__doc__, forward
         self.__module__, self.__qualname__ = forward.__module__, self.name
         parameters = inspect.signature(forward).parameters.values()
@@ -130,6 +134,11 @@ class Primitive:
             return self.forward(*arrays, **attributes)
         with np.errstate(all="ignore"):
             return self.forward(*arrays, **attributes)
+
+    def run_over(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> bool:
+        """Write the result over the first array, if that can be done; as silent as `run`."""
+        with np.errstate(all="ignore"):
+            return self.over is not None and self.over(*arrays, **attributes)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a class attribute a primitive is a method: `x.exp()` is `exp(x)`."""

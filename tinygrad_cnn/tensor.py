@@ -6,15 +6,17 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from mmap import mmap
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from . import graph, memory
+from . import graph, layout, memory
 from .graph import Leaf, Node, Saved, Storage
+from .layout import HIDDEN, KEPT, PLAIN
 from .memory import owner as owner_of
 from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
-from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_shape
+from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_fits, check_shape, number
 from .primitive import Primitive
 from .random import generator
 
@@ -22,8 +24,16 @@ from .random import generator
 class Tensor:
     """A multi-dimensional array that records what is computed from it. Make one with `tensor`, `zeros`, `randn` ...
 
-    Differences from PyTorch: `.numpy()` works on every tensor and is a read-only view; `.data` shares the version of its
-    tensor, so a write through it is noticed; a tensor made from a NumPy array never shares writable memory with it.
+    Called as a class it is PyTorch's legacy constructor: `Tensor(2, 3)` has that shape (and zeros in it), `Tensor([2, 3])` those
+    values in float32.
+
+    Differences from PyTorch: `.numpy()` works on every tensor and is read-only; `.data` shares the version of its
+    tensor, so a write through it is noticed; a tensor made from a NumPy array never shares writable memory with it; where the
+    memory of an image or a convolution weight lies in another order than PyTorch's, a view may be a copy, which refuses what
+    would tell it from a view: writes to it, and its use after the original was written to.
+
+    Args:
+        data: sizes, or one sequence, array or Tensor with the values.
 
     Attributes:
         requires_grad: whether gradients flow to it.
@@ -31,7 +41,7 @@ class Tensor:
         grad_fn: the recorded op it came from, or None for a leaf.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_data", "_edge", "_grad", "_rebased", "_storage")
+    __slots__ = ("__dict__", "__weakref__", "_data", "_edge", "_grad", "_layout", "_rebased", "_storage")
     __array_priority__ = 1000
 
     _data: np.ndarray
@@ -39,21 +49,35 @@ class Tensor:
     _storage: Storage
     _rebased: int
     _grad: Tensor | None
+    _layout: Any
 
-    def __init__(self, data: Any = (), dtype: Any = None, requires_grad: bool = False):
-        source = tensor(data, dtype=dtype, requires_grad=requires_grad)
-        self._data, self._storage, self._rebased, self._edge, self._grad = source._data, source._storage, 0, None, None
-        self.requires_grad_(requires_grad)
+    def __init__(self, *data: Any):
+        if len(data) == 1 and not isinstance(data[0], Integral):
+            (values,) = data
+            if isinstance(values, Tensor) and values.dtype == DEFAULT_DTYPE:
+                self._share(values)
+                return
+            if not isinstance(values, (Tensor, np.ndarray, list, tuple)):
+                raise TypeError(f"Tensor: wanted sizes, or a sequence or array of values, got {values!r:.80}; use tg.tensor for a number")
+            self._share(tensor(values, dtype=DEFAULT_DTYPE))
+        else:
+            self._share(zeros(*(data or (0,))))
+
+    def _share(self, other: Tensor) -> None:
+        """Begin as another tensor's `detach()`."""
+        self._data, self._storage, self._layout = other._data, other._storage, other._layout
+        self._rebased, self._edge, self._grad = other._storage.rebased, None, None
 
     # ---- recording --------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _wrap(array: np.ndarray, storage: Storage | None = None, edge: graph.Edge | None = None) -> Tensor:
-        """A Tensor over an array as it is: no copy, no check."""
+    def _wrap(array: np.ndarray, storage: Storage | None = None, edge: graph.Edge | None = None, lies: Any = None) -> Tensor:
+        """A Tensor over an array as it is: no copy, no check. In PyTorch it would be row-major, unless `lies` says otherwise."""
         self = Tensor.__new__(Tensor)
         self._data, self._edge, self._grad = array, edge, None
         self._storage = Storage() if storage is None else storage
         self._rebased = self._storage.rebased
+        self._layout = (PLAIN if array.flags.c_contiguous else HIDDEN) if lies is None else lies
         return self
 
     @staticmethod
@@ -62,14 +86,21 @@ class Tensor:
         for name, value in attributes.items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{primitive.name}: {name} must not be a Tensor: no gradient would flow to it")
-        tensors, arrays = [], list(args)
+        tensors, arrays, plain = [], list(args), True
         for i, a in enumerate(args):
             if isinstance(a, Tensor):
                 tensors.append(a)
                 arrays[i] = a._data
+                if a._layout is not PLAIN:
+                    plain = False
+                if a._storage.source is not None:
+                    a._values(primitive.name)
         result = primitive.run(arrays, attributes)
         several = isinstance(result, tuple)
-        outputs = tuple([Tensor._output(primitive, r, tensors) for r in (result if several else (result,))])
+        if primitive.view is not None:
+            outputs: tuple[Tensor, ...] = (Tensor._view(primitive, result, tensors[0], attributes),)
+        else:
+            outputs = tuple([Tensor._output(primitive, r, tensors, plain) for r in (result if several else (result,))])
         if graph.is_grad_enabled():
             for a in tensors:
                 if a._edge is not None or a._rebased != a._storage.rebased:
@@ -78,7 +109,7 @@ class Tensor:
         return outputs if several else outputs[0]
 
     @staticmethod
-    def _output(primitive: Primitive, result: Any, tensors: list[Tensor]) -> Tensor:
+    def _output(primitive: Primitive, result: Any, tensors: list[Tensor], plain: bool) -> Tensor:
         """A result as a Tensor, which shares the storage of the argument whose memory it lies in."""
         array = result if type(result) is np.ndarray else np.asarray(result)
         if array.dtype not in DTYPES:
@@ -88,8 +119,41 @@ class Tensor:
         for a in tensors:
             data = a._data
             if array is data or owner is not array and owner is owner_of(data) or strange and np.may_share_memory(array, data):
-                return Tensor._wrap(array, a._storage)
-        return Tensor._wrap(array)
+                return Tensor._wrap(array, a._storage, None, a._layout if array is data else None)
+        if plain or not primitive.broadcasts:
+            return Tensor._wrap(array)
+        return Tensor._wrap(array, lies=layout.of_elementwise(array, [(a._data, a._layout) for a in tensors]))
+
+    @staticmethod
+    def _view(primitive: Primitive, array: np.ndarray, x: Tensor, attributes: dict[str, Any]) -> Tensor:
+        """The result of a primitive that views x: over x's memory if PyTorch's would be, else of its own.
+
+        If the layout forbids to share where PyTorch's does, it is a copy that knows its source.
+        """
+        shares = array is x._data or owner_of(array) is owner_of(x._data)
+        if x._layout is PLAIN or x._layout is KEPT:
+            return Tensor._wrap(array, x._storage, None, layout.of_view(array)) if shares else Tensor._wrap(array)
+        try:
+            assert primitive.view is not None
+            lies = layout.simplest(primitive.view(layout.stand_in(x._data, x._layout), **attributes), array)
+        except ValueError:                     # PyTorch copies
+            return Tensor._wrap(array.copy() if shares else array)
+        return Tensor._wrap(array, x._storage, None, lies) if shares else Tensor._wrap(array, lies=lies)._stand_for(x)
+
+    def _stand_for(self, source: Tensor) -> Tensor:
+        """Be a copy where PyTorch would have a view of the source's memory; returns self."""
+        self._storage.source = source._storage.source or (source._storage, source._storage.version)
+        return self
+
+    def _values(self, function: str) -> np.ndarray:
+        """The array, for reading. RuntimeError if it is a copy in place of a view and the original has changed."""
+        if self._storage.source is not None:
+            storage, version = self._storage.source
+            if storage.version != version:
+                raise RuntimeError(
+                    f"{function}: this tensor of shape {self.shape} is a copy where PyTorch has a view, because the original lies in "
+                    "another order in memory, and the original was written to since; take the view again, or clone() it before the write")
+        return self._data
 
     @staticmethod
     def _attach(primitive: Primitive, attributes: dict[str, Any], args: Sequence[Any], arrays: Sequence[Any],
@@ -117,7 +181,7 @@ class Tensor:
             if isinstance(a, Tensor):
                 saved[i] = Saved(a._data, a._storage, a._edge)
             elif isinstance(a, np.ndarray):    # the user's own array may change later: the graph keeps a copy
-                saved[i] = Saved(a if _immutable(a) else a.copy(order="K"), Storage(), None)
+                saved[i] = Saved(a.copy(order="K"), Storage(), None)
             else:
                 saved[i] = a
         node = Node(primitive, attributes, tuple(edges), saved, shapes, dtypes, outputs[0]._data.shape)
@@ -180,8 +244,24 @@ class Tensor:
         return bool(self._data.flags.c_contiguous)
 
     def contiguous(self) -> Tensor:
-        """Itself; layout is the engine's business. Kept so that PyTorch code runs."""
-        return self
+        """Itself if it lies in row-major order, in memory and in PyTorch; else a row-major copy.
+
+        Images and convolution weights, which lie otherwise only here, give a copy that refuses to be written to: PyTorch's
+        would be themselves.
+        """
+        if self._layout is PLAIN:
+            return self
+        out = movement._row_major(self)
+        return out._stand_for(self) if self._layout is HIDDEN else out
+
+    def view(self, *shape: Any) -> Tensor:
+        """The same elements in another shape, as `reshape`. What cannot share memory refuses writes.
+
+        Unlike in PyTorch a view that is impossible without a copy is a copy; a write to it raises, and so does its use after the
+        original was written to.
+        """
+        out = movement.reshape(self, *shape)
+        return out if out._storage is self._storage or out._storage.source else out._stand_for(self)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -220,10 +300,11 @@ class Tensor:
                 return self
             raise RuntimeError("requires_grad_: this tensor was computed; only a leaf's requires_grad can change. Use detach()")
         if requires_grad and self._edge is None:
-            self._edge, self._rebased = (Leaf(self), 0), self._storage.rebased
-            self._storage.leaf = True
-        elif not requires_grad and self._edge is not None:
-            self._edge, self._storage.leaf = None, False
+            leaf = self._storage.leaf_of(self) or Leaf(self)
+            self._edge, self._rebased = (leaf, 0), self._storage.rebased
+            self._storage.guard(leaf)
+        elif not requires_grad:
+            self._edge = None
         return self
 
     @property
@@ -255,7 +336,7 @@ class Tensor:
         if self._grad is not None and self._grad.shape != g.shape:
             raise RuntimeError(f"backward: a gradient of shape {g.shape} cannot be added to .grad of shape {self._grad.shape}; "
                                "set that to None")
-        if self._grad is not None and self._grad._edge is None and g._edge is None and self._grad._data.flags.writeable:
+        if self._grad is not None and self._grad._edge is None and g._edge is None and self._grad._writable:
             with np.errstate(all="ignore"):
                 np.add(self._grad._data, g._data, out=self._grad._data)
             self._grad._storage.version += 1
@@ -291,24 +372,30 @@ class Tensor:
             graph.backward(roots, Tensor._wrap, retain_graph=keep, create_graph=create_graph)
             return
         inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-        edges = [t._edge for t in inputs if t._edge is not None]
-        if len(edges) < len(inputs) or not inputs:
-            raise RuntimeError("backward: every one of inputs must require grad")
+        if not inputs:
+            raise RuntimeError("backward: inputs is empty")
+        edges = [t._own_edge("backward", f"inputs[{i}]") for i, t in enumerate(inputs)]
         found = graph.backward(roots, Tensor._wrap, retain_graph=keep, create_graph=create_graph, targets=edges)
         for t in inputs:
             if t._edge in found:
                 t._accumulate(found[t._edge], False)
 
+    def _own_edge(self, function: str, name: str = "the tensor") -> graph.Edge:
+        """Where its gradient arrives. RuntimeError if it requires none, or no longer knows its history."""
+        if self._edge is None:
+            raise RuntimeError(f"{function}: {name} of shape {self.shape} does not require grad and has no grad_fn")
+        if self._rebased != self._storage.rebased:
+            raise RuntimeError(f"{function}: {name} of shape {self.shape} shares memory with one that an in-place operation "
+                               "changed; its history is lost")
+        return self._edge
+
     def detach(self) -> Tensor:
         """The same memory, cut off from the graph."""
-        out = Tensor._wrap(self._data, self._storage)
-        return out
+        return Tensor._wrap(self._data, self._storage, None, self._layout)
 
     def retain_grad(self) -> None:
         """Keep this computed tensor's gradient in `.grad` in the next backward."""
-        if self._edge is None:
-            raise RuntimeError("retain_grad: this tensor does not require grad")
-        node, index = self._edge
+        node, index = self._own_edge("retain_grad")
         if isinstance(node, Node) and not self._retains_grad():
             node.retained.append((index, weakref.ref(self)))
 
@@ -321,9 +408,7 @@ class Tensor:
         Returns:
             A handle with `remove()`, also a context manager.
         """
-        if self._edge is None:
-            raise RuntimeError("register_hook: this tensor does not require grad")
-        node, index = self._edge
+        node, index = self._own_edge("register_hook")
         return RemovableHandle(node.hooks, (index, hook))
 
     # ---- the guarded door: every write goes through here -------------------------------------------------------------
@@ -340,45 +425,107 @@ class Tensor:
         if self._edge is not None and not value.is_floating_point():
             raise TypeError(f"data: a tensor that requires grad holds floats, got {value.dtype}")
         self._storage.version += 1             # whoever saved the old values must not find these under the same version
-        leaf, self._data, self._storage = self._storage.leaf, value._data, value._storage
-        self._storage.leaf, self._rebased = leaf or value._storage.leaf, value._storage.rebased
+        self._data, self._storage, self._layout, self._rebased = value._data, value._storage, value._layout, value._storage.rebased
+        if self._edge is not None and self.is_leaf:
+            self._storage.guard(self._edge[0])
 
-    def _write(self, array: Any) -> None:
-        """Overwrite the values in place."""
+    @property
+    def _writable(self) -> bool:
+        return self._data.flags.writeable and self._storage.source is None
+
+    def _check_writable(self, function: str) -> None:
+        if self._storage.source is not None:
+            raise RuntimeError(
+                f"{function}: this tensor of shape {self.shape} is a copy where PyTorch has a view, because the original lies in another "
+                "order in memory; a write to it would not reach the original. Write to the original itself, or clone() first")
         if not self._data.flags.writeable:
-            raise RuntimeError(f"in-place write: this tensor of shape {self.shape} is an expanded view or shares read-only memory; "
+            raise RuntimeError(f"{function}: this tensor of shape {self.shape} is an expanded view or shares read-only memory; "
                                "clone() it first")
+
+    def _write(self, array: Any, function: str = "in-place write") -> None:
+        """Overwrite the values in place."""
+        self._check_writable(function)
         self._data[...] = array
         self._storage.version += 1
 
+    def _recorded(self, *others: Any) -> bool:
+        """Whether a write that depends on the others becomes part of the graph."""
+        return graph.is_grad_enabled() and (self.requires_grad or any(isinstance(o, Tensor) and o.requires_grad for o in others))
+
     def _in_place(self, name: str, compute: Callable[..., Any], *others: Any, **options: Any) -> Tensor:
         """self = compute(self, *others), in self's memory; recorded if anything requires grad."""
-        recorded = graph.is_grad_enabled() and (
-            self.requires_grad or any(isinstance(o, Tensor) and o.requires_grad for o in others))
-        if recorded and (self._storage.leaf or self.requires_grad and self.is_leaf):
+        recorded = self._recorded(*others)
+        if recorded and (self._storage.guarded or self.requires_grad and self.is_leaf):
             raise RuntimeError(f"{name}: a leaf tensor that requires grad (shape {self.shape}), or a view of one, cannot be written "
                                "in place while recording; use `with no_grad():`, or an out-of-place operation")
         if recorded and not self.is_floating_point():
             raise TypeError(f"{name}: a tensor that requires grad cannot be written into a {self.dtype} tensor")
-        result = compute(self, *others, **options)
+        self._check_writable(name)
+        if recorded and self._edge is not None:
+            self._own_edge(name)
+        if isinstance(compute, Primitive) and compute.over is not None and self._computed_over(compute, others, options, recorded):
+            return self
+        old = self
+        if recorded:                           # the value before the write, as far as its history goes
+            old = Tensor._wrap(self._data, Storage(), self._edge, self._layout)
+            old._storage.watch = []
+            others = tuple([old if o is self else o for o in others])
+        result = compute(old, *others, **options)
         if tuple(result.shape) != self.shape:
             raise ValueError(f"{name}: the result's shape {tuple(result.shape)} does not fit into the tensor's own, {self.shape}")
         if result.dtype != self.dtype:
             if result.dtype.kind == "f" and self.dtype.kind != "f":
                 raise TypeError(f"{name}: the result is {result.dtype} and cannot be written into a {self.dtype} tensor")
             result = elementwise.to(result, dtype=self.dtype)
+        for saved in old._storage.watch or ():     # what the gradient needs of the old value must outlast it
+            saved.array = saved.array.copy(order="K")
+        old._storage.watch = None
         self._write(result._data)
         if recorded:
-            retains = self._retains_grad()
-            self._storage.rebased += 1
-            self._edge, self._rebased = result._edge, self._storage.rebased
-            if retains and self._edge is not None:
-                self.retain_grad()
-            node = self._edge[0] if self._edge else None
-            if isinstance(node, Node):         # what the new node saved of its result now lies here: follow the version
-                for saved in node.results:
-                    if saved is not None and saved.array is result._data:
-                        saved.array, saved.storage, saved.version = self._data, self._storage, self._storage.version
+            self._continue(result)
+        return self
+
+    def _computed_over(self, primitive: Primitive, others: tuple[Any, ...], options: dict[str, Any], recorded: bool) -> bool:
+        """Let a primitive write its result over its first argument, self, if its gradient does not need the old value; False if not."""
+        args = (self, *others)
+        if recorded and (0 in primitive.plan(tuple([self._wants(a) for a in args]))[0] or any(o is self for o in others)):
+            return False
+        arrays = [a._values(primitive.name) if isinstance(a, Tensor) else a for a in args]
+        result = Tensor._wrap(self._data, self._storage, None, self._layout)
+        if recorded:
+            Tensor._attach(primitive, options, args, arrays, (result,))
+        if not primitive.run_over(arrays, options):
+            return False
+        self._storage.version += 1
+        if recorded:
+            self._continue(result)
+        return True
+
+    @staticmethod
+    def _wants(value: Any) -> bool:
+        return isinstance(value, Tensor) and value._edge is not None
+
+    def _continue(self, result: Tensor) -> None:
+        """Take over the history of the result that was written to self."""
+        retains = self._edge is not None and self._retains_grad()
+        self._storage.rebased += 1
+        self._edge, self._rebased = result._edge, self._storage.rebased
+        if self._edge is None:
+            return
+        if retains:
+            self.retain_grad()
+        node = self._edge[0]
+        if isinstance(node, Node):             # what the new node saved of its result lies in self: follow the version
+            for saved in node.results:
+                if saved is not None and saved.array is result._data:
+                    saved.array, saved.storage, saved.version = self._data, self._storage, self._storage.version
+                    self._storage.saved = saved.version
+
+    def _overwrite(self, name: str, value: Any) -> Tensor:
+        """self[...] = value; recorded if anything requires grad."""
+        if self._recorded(value):
+            return self._in_place(name, movement._assign, value, index=(...,))
+        self._write(value._values(name) if isinstance(value, Tensor) else value, name)
         return self
 
     def add_(self, other: Any, *, alpha: float = 1) -> Tensor:
@@ -407,23 +554,31 @@ class Tensor:
 
     def copy_(self, source: Any) -> Tensor:
         """Overwrite with source, broadcast and converted to self's dtype, in place."""
-        return self._in_place("copy_", _overwritten, _as_tensor(source))
+        source = _as_tensor(source)
+        try:
+            return self._overwrite("copy_", movement.broadcast_to(source, self.shape) if source.shape != self.shape else source)
+        except ValueError:
+            raise ValueError(f"copy_: source of shape {source.shape} does not broadcast to {self.shape}") from None
 
     def fill_(self, value: float) -> Tensor:
         """Overwrite with one number, in place."""
-        return self._in_place("fill_", _overwritten, Tensor._wrap(np.asarray(value, self.dtype)))
+        if isinstance(value, Tensor):
+            if value.ndim:
+                raise ValueError(f"fill_: value must be a number or a 0-d tensor, got shape {value.shape}")
+            return self._overwrite("fill_", value)
+        return self._overwrite("fill_", number("fill_", "value", value, self.dtype))
 
     def zero_(self) -> Tensor:
         """Overwrite with zeros, in place."""
-        return self.fill_(0)
+        return self._overwrite("zero_", 0)
 
     def normal_(self, mean: float = 0, std: float = 1) -> Tensor:
         """Overwrite with normally distributed numbers, in place."""
-        return self._in_place("normal_", _overwritten, Tensor._wrap(generator().normal(mean, std, self.shape).astype(self.dtype)))
+        return self._overwrite("normal_", generator().normal(mean, std, self.shape).astype(self.dtype))
 
     def uniform_(self, low: float = 0, high: float = 1) -> Tensor:
         """Overwrite with uniformly distributed numbers in low .. high, in place."""
-        return self._in_place("uniform_", _overwritten, Tensor._wrap(generator().uniform(low, high, self.shape).astype(self.dtype)))
+        return self._overwrite("uniform_", generator().uniform(low, high, self.shape).astype(self.dtype))
 
     def __iadd__(self, other: Any) -> Tensor:
         return self._in_place("+=", elementwise.add, other)
@@ -444,31 +599,41 @@ class Tensor:
         return movement.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        name = "x[...] = value"
         index = movement.check_index(index, self.shape)
-        if graph.is_grad_enabled() and (self.requires_grad or isinstance(value, Tensor) and value.requires_grad):
-            self._in_place("x[...] = value", movement._setitem, value, index=index)
-            return
-        if not self._data.flags.writeable:
-            self._write(self._data)            # raises, with its message
-        array = value._data if isinstance(value, Tensor) else np.asarray(value)
+        array = value._values(name) if isinstance(value, Tensor) else np.asarray(value)
         if array.dtype.kind == "f" and self.dtype.kind != "f" and array.ndim:
-            raise TypeError(f"x[...] = value: the value is {array.dtype} and cannot be written into a {self.dtype} tensor")
-        self._data[index] = array
+            raise TypeError(f"{name}: the value is {array.dtype} and cannot be written into a {self.dtype} tensor")
+        if self._recorded(value):
+            self._in_place(name, movement._assign, value, index=index)
+            return
+        self._check_writable(name)
+        movement._assign_over(self._data, array, index=index)
         self._storage.version += 1
 
     # ---- leaving for NumPy and Python --------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray:
-        """The values as a read-only NumPy view: a graph may need them. Copy it to write."""
-        view = self._data.view()
-        view.flags.writeable = False
+        """The values as a read-only NumPy array: a view, unless a graph holds the values for backward; then a copy.
+
+        Copy it to write. No flag makes the memory writable again. Libraries that ignore the flag of a view, such as
+        `torch.from_numpy`, can still write to it: what a graph saves while the view is in use is copied, and nothing that was
+        made of the values is kept.
+        """
+        data, storage = self._values("numpy"), self._storage
+        if storage.saved == storage.version:
+            return _read_only(data.copy(order="K"))
+        view = _read_only(data)
+        storage.lend(view)
         return view
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy or (dtype is not None and np.dtype(dtype) != self.dtype):
             if copy is False:
                 raise ValueError(f"__array__: a {self.dtype} tensor cannot become {np.dtype(dtype)} without a copy")
-            return np.array(self._data, dtype=dtype, copy=True)
+            return np.array(self._values("__array__"), dtype=dtype, copy=True)
+        if copy is False and self._storage.saved == self._storage.version:
+            raise ValueError("__array__: a graph holds these values for backward, so they are not lent without a copy")
         return self.numpy()
 
     def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None, dl_device: Any = None,
@@ -480,9 +645,11 @@ class Tensor:
         if self.requires_grad:
             raise BufferError("__dlpack__: this tensor requires grad; export x.detach()")
         if copy is not False:
-            return self._data.copy(order="K").__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
+            return self._values("__dlpack__").copy(order="K").__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
         if max_version is None or max_version < (1, 0):
             raise BufferError("__dlpack__: the consumer cannot take read-only memory, and copy=False forbids a copy")
+        if self._storage.saved == self._storage.version:
+            raise BufferError("__dlpack__: a graph holds these values for backward, and copy=False forbids a copy")
         return self.numpy().__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -492,11 +659,11 @@ class Tensor:
         """The single element as a Python number."""
         if self._data.size != 1:
             raise ValueError(f"item: a tensor of shape {self.shape} has {self._data.size} elements, wanted 1")
-        return self._data.item()
+        return self._values("item").item()
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""
-        return self._data.tolist()
+        return self._values("tolist").tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -507,7 +674,7 @@ class Tensor:
     def __bool__(self) -> bool:
         if self._data.size != 1:
             raise ValueError(f"the truth of a tensor of shape {self.shape} is ambiguous; use any() or all()")
-        return bool(self._data.item())
+        return bool(self.item())
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu" or self._data.size != 1:
@@ -515,13 +682,15 @@ class Tensor:
         return int(self.item())
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self._data == (value._data if isinstance(value, Tensor) else value)).any())
+        return bool((self._values("in") == (value._values("in") if isinstance(value, Tensor) else value)).any())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec else str(self)
+        if spec and self.ndim:
+            raise TypeError(f"format: only a 0-d tensor takes a format such as {spec!r}, this one has shape {self.shape}")
+        return format(self.item(), spec) if not self.ndim else str(self)
 
     def __repr__(self) -> str:
-        values = np.array2string(self._data, precision=4, separator=", ", threshold=1000, prefix="tensor(", floatmode="maxprec_equal"
+        values = np.array2string(self._values("repr"), precision=4, separator=", ", threshold=1000, prefix="tensor(", floatmode="maxprec_equal"
                                  if self._data.dtype.kind == "f" and not np.array_equal(self._data, np.round(self._data)) else "maxprec")
         facts = [values, f"dtype={self.dtype}"]
         if 0 in self.shape:
@@ -535,13 +704,15 @@ class Tensor:
     def __copy__(self) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError("copy: only leaves can be copied; use detach() or clone()")
-        return _rebuild(type(self), self._data, self.requires_grad, self._storage)
+        out = type(self).__new__(type(self))
+        out._share(self)
+        return out.requires_grad_(self.requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError("deepcopy: only leaves can be copied with their history; use detach().clone()")
         out = type(self).__new__(type(self))
-        out._data, out._storage, out._rebased, out._edge = self._data.copy(order="K"), Storage(), 0, None
+        out._share(elementwise.clone(self.detach()))
         out._grad = None if self._grad is None else elementwise.clone(self._grad.detach())
         memo[id(self)] = out
         return out.requires_grad_(self.requires_grad)
@@ -549,7 +720,7 @@ class Tensor:
     def __reduce__(self) -> Any:
         if not self.is_leaf:
             raise RuntimeError("pickle: only leaves can be stored; use detach()")
-        return _rebuild, (type(self), self._data, self.requires_grad)
+        return _rebuild, (type(self), self._values("pickle"), self.requires_grad)
 
     # ---- NumPy's functions reach ours ---------------------------------------------------------------------------------
 
@@ -615,13 +786,13 @@ class Tensor:
     any, all, cumsum, logsumexp = reduce.any, reduce.all, reduce.cumsum, reduce.logsumexp
     softmax, log_softmax = reduce.softmax, reduce.log_softmax
     argsort, sort, topk = sorting.argsort, sorting.sort, sorting.topk
-    reshape, view, flatten, unflatten = movement.reshape, movement.reshape, movement.flatten, movement.unflatten
+    reshape, flatten, unflatten = movement.reshape, movement.flatten, movement.unflatten
     squeeze, unsqueeze, permute, transpose, movedim = (movement.squeeze, movement.unsqueeze, movement.permute, movement.transpose,
                                                        movement.movedim)
     expand, broadcast_to, sum_to_size = movement.expand, movement.broadcast_to, movement.sum_to_size
     flip, roll, split, chunk, unbind = movement.flip, movement.roll, movement.split, movement.chunk, movement.unbind
-    tile, repeat, gather, scatter_add, index_select = (movement.tile, movement.tile, movement.gather, movement.scatter_add,
-                                                       movement.index_select)
+    tile, gather, scatter_add, index_select = movement.tile, movement.gather, movement.scatter_add, movement.index_select
+    repeat = movement.repeat
     masked_fill, masked_select, tril, triu = movement.masked_fill, movement.masked_select, movement.tril, movement.triu
     matmul, mm, bmm, dot, outer = linalg.matmul, linalg.mm, linalg.bmm, linalg.dot, linalg.outer
 
@@ -721,13 +892,9 @@ class RemovableHandle:
         self.remove()
 
 
-def _immutable(array: Any) -> bool:
-    """Whether nobody can write to the array's memory: neither through it nor through the array it is a view of."""
-    while isinstance(array, np.ndarray):
-        if array.flags.writeable:
-            return False
-        array = array.base
-    return True
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A view whose flag cannot be raised again: NumPy sees memory that does not allow it."""
+    return np.asarray(memoryview(array).toreadonly())  # type: ignore[arg-type]
 
 
 def _operate(function: Callable[..., Any], x: Any, y: Any) -> Any:
@@ -738,16 +905,9 @@ def _operate(function: Callable[..., Any], x: Any, y: Any) -> Any:
 _OPERANDS = (Tensor, np.ndarray, np.generic, float, int, bool)
 
 
-def _overwritten(target: Tensor, source: Tensor) -> Any:
-    if not np.can_cast(source.dtype, target.dtype, "same_kind") and target.dtype.kind != "f":
-        source = source.detach()
-    return movement.broadcast_to(source.to(target.dtype), target.shape)
-
-
-def _rebuild(cls: Any, array: np.ndarray, requires_grad: bool, storage: Storage | None = None) -> Tensor:
+def _rebuild(cls: Any, array: np.ndarray, requires_grad: bool) -> Tensor:
     out = cls.__new__(cls)
-    out._data, out._storage, out._edge, out._grad = array, storage or Storage(), None, None
-    out._rebased = out._storage.rebased
+    out._share(Tensor._wrap(array))
     return out.requires_grad_(requires_grad)
 
 
@@ -755,11 +915,7 @@ def _root(function: str, output: Tensor, gradient: Any) -> tuple[graph.Edge, Ten
     """Check one output and its cotangent; the cotangent of a single element is 1."""
     if not isinstance(output, Tensor):
         raise TypeError(f"{function}: outputs must be Tensors, got {type(output).__name__}")
-    if output._edge is None:
-        raise RuntimeError(f"{function}: the tensor of shape {output.shape} does not require grad and has no grad_fn")
-    if output._rebased != output._storage.rebased:
-        raise RuntimeError(f"{function}: the tensor of shape {output.shape} shares memory with one that an in-place operation "
-                           "changed; its history is lost")
+    edge = output._own_edge(function)
     if gradient is None:
         if output._data.size != 1:
             raise RuntimeError(f"{function}: the output has shape {output.shape}; only a single element has an implicit gradient, "
@@ -769,7 +925,7 @@ def _root(function: str, output: Tensor, gradient: Any) -> tuple[graph.Edge, Ten
         gradient = tensor(gradient, dtype=output.dtype)
     if gradient.shape != output.shape:
         raise RuntimeError(f"{function}: the gradient has shape {gradient.shape}, the output {output.shape}")
-    return output._edge, gradient.to(output.dtype)
+    return edge, gradient.to(output.dtype)
 
 
 def _as_tensor(data: Any) -> Tensor:
@@ -783,7 +939,7 @@ def _plain(data: Any) -> Any:
     """Nested lists with Tensors in them, as NumPy understands them."""
     if isinstance(data, (list, tuple)):
         return [_plain(d) for d in data]
-    return data.numpy() if isinstance(data, Tensor) else data
+    return data._values("tensor") if isinstance(data, Tensor) else data
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -814,11 +970,18 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         dtype = DEFAULT_DTYPE if array.dtype == np.float64 and not own else array.dtype
         if array.dtype.byteorder not in "=|" or array.dtype == object:
             raise TypeError(f"tensor: dtype {array.dtype!r} is not supported; convert the array first")
-    elif array.dtype.kind not in "fiub":
+    elif array.dtype.kind not in "fiub" and not _all_integers(array):
         raise TypeError(f"tensor: data of dtype {array.dtype} cannot become a tensor")
     dtype = check_dtype("tensor", dtype)
+    if dtype.kind in "iu" and not isinstance(data, (Tensor, np.ndarray, np.generic)):
+        check_fits("tensor", array, dtype)
     new = isinstance(source, (list, tuple)) and array.dtype == dtype
     return Tensor._wrap(array if new else memory.copy(array, dtype)).requires_grad_(requires_grad)
+
+
+def _all_integers(array: np.ndarray) -> bool:
+    """Whether NumPy holds the numbers as objects only because one is too large for int64."""
+    return array.dtype == object and all(isinstance(v, int) for v in array.reshape(-1))
 
 
 def as_tensor(data: Any, dtype: Any = None) -> Tensor:
@@ -829,15 +992,20 @@ def as_tensor(data: Any, dtype: Any = None) -> Tensor:
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor with an array's values.
 
-    Unlike PyTorch's it copies, unless the array's memory is read-only: a later write to the array could otherwise change what a
-    graph has saved, and make a gradient silently wrong.
+    Unlike PyTorch's it copies, unless the array and what it is a view of are read-only; it then shares their memory. A graph
+    copies what it saves of that, because the flag promises nothing: others may write to the memory in other ways.
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy: wanted a NumPy array, got {type(array).__name__}")
-    if not _immutable(array) or not array.flags.aligned:
-        return tensor(array)
+    base: Any = array
+    locked = array.flags.aligned
+    while isinstance(base, np.ndarray):        # nobody may write to it, neither through the array nor through what it is a view of
+        locked, base = locked and not base.flags.writeable, base.base
     check_dtype("from_numpy", array.dtype)
-    return Tensor._wrap(array)
+    out = Tensor._wrap(array if locked else memory.copy(array, array.dtype))
+    out._layout = layout.of_view(out._data)
+    out._storage.foreign = locked
+    return out
 
 
 def _filled(name: str, shape: tuple[Any, ...], dtype: Any, requires_grad: bool, make: Callable[..., np.ndarray]) -> Tensor:

@@ -81,10 +81,10 @@ WRONG_AT_ONCE = {
     "maximum-gives-both-all": ("maximum", 1, untouched),
     "pow-wrong-exponent": ("pow", 0, lambda right, g, x, y: g * y * x**y),
     "pad-shifted": ("_pad", 0, lambda right, g, x_shape, widths: right.roll(1, 0) if right.ndim else right),
-    "getitem-overwrites-duplicates": ("_getitem", 0, lambda right, g, x_shape, index: registry["_setitem"](
+    "getitem-overwrites-duplicates": ("_getitem", 0, lambda right, g, x_shape, index: registry["_assign"](
         tg.zeros(x_shape, dtype=g.dtype), g, index=index)),
-    "setitem-keeps-the-overwritten": ("_setitem", 0, untouched),
-    "setitem-pays-losers": ("_setitem", 1, lambda right, g, index, x_shape, value_shape: g[index].sum_to_size(value_shape)
+    "setitem-keeps-the-overwritten": ("_assign", 0, untouched),
+    "setitem-pays-losers": ("_assign", 1, lambda right, g, index, x_shape, value_shape: g[index].sum_to_size(value_shape)
                             if len(g[index].shape) >= len(value_shape) else right),
     "cat-in-reverse": ("_cat", None, lambda right, **_: [r if r is None else r.flip(0) for r in right]),
     "einsum-forgets-an-operand": ("_einsum", None, lambda right, operands, **_: [r if r is None else r / x for r, x in zip(right, operands, strict=True)]),

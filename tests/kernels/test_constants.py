@@ -35,7 +35,7 @@ def test_results_are_the_same_and_made_once(weights):
 
 def test_a_new_version_is_read_anew(weights):
     class Storage:
-        version = 3
+        stamp = 3
 
     storage = Storage()
     for _ in range(3):
@@ -45,7 +45,7 @@ def test_a_new_version_is_read_anew(weights):
             for a, b in zip(_gradient(weights), _gradient(weights.copy()), strict=True):
                 np.testing.assert_array_equal(a, b)
         weights *= 2
-        storage.version += 1
+        storage.stamp += 1
         assert not constants.is_kept(weights)
 
 

@@ -57,14 +57,6 @@ def test_softmax_edges():
     assert F.log_softmax(tg.tensor([1000.0, 0.0]), 0).tolist() == [0, -1000]
 
 
-def test_inplace_leaves_the_input_alone():
-    x = tg.tensor([-1.0, 7.0])
-    for function in (F.relu, F.relu6, F.leaky_relu, F.elu, F.silu, F.hardswish):
-        function(x, inplace=True)
-    nn.ReLU(inplace=True)(x)
-    assert x.tolist() == [-1, 7]
-
-
 # ---- dropout --------------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +166,110 @@ def test_normalize_and_cosine_similarity():
     assert np.isfinite(x.grad.numpy()).all()
     cosines = F.cosine_similarity(tg.tensor([[1.0, 0], [1, 1]]), tg.tensor([[0.0, 2], [3, 3]]))
     np.testing.assert_allclose(cosines.numpy(), [0, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("shapes", [((1, 2, 3), (2, 1, 3)), ((2, 3), (1, 3)), ((3,), (2, 3)), ((2, 1, 1), (4, 3)), ((2, 3), (2, 3)), ((3, 1), (1, 1))])
+def test_cosine_similarity_of_shapes_that_broadcast_along_any_dim(shapes):
+    a, b = (rng.standard_normal(shape) for shape in shapes)
+    full_a, full_b = np.broadcast_arrays(a, b)
+    for dim in range(-full_a.ndim, full_a.ndim):
+        expected = np.sum(full_a * full_b, dim) / np.sqrt(np.sum(full_a**2, dim) * np.sum(full_b**2, dim))
+        np.testing.assert_allclose(F.cosine_similarity(tg.tensor(a), tg.tensor(b), dim=dim).numpy(), expected, rtol=1e-12)
+    args = tuple(tg.tensor(v, requires_grad=True) for v in (a, b))
+    assert tg.autograd.gradcheck(lambda x, y: F.cosine_similarity(x, y, dim=0), args)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 2, 3), (0, 3), (1, 3)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_linear_of_any_number_of_dims(shape, relu):
+    x, w, b = (rng.standard_normal(s) for s in (shape, (4, 3), (4,)))
+    tensors = [tg.tensor(v, requires_grad=True) for v in (x, w, b)]
+    y = F.linear(*tensors, relu=relu)
+    expected = np.array([[sum(w[k, i] * row[i] for i in range(3)) + b[k] for k in range(4)] for row in x.reshape(-1, 3)]).reshape(*shape[:-1], 4)
+    np.testing.assert_allclose(y.numpy(), np.maximum(expected, 0) if relu else expected, rtol=1e-12)
+    g = rng.standard_normal(y.shape)
+    got = tg.autograd.grad(y, tensors, tg.tensor(g))
+    rows = (g * (expected > 0) if relu else g).reshape(-1, 4)
+    for found, right in zip(got, (rows @ w, rows.T @ x.reshape(-1, 3), rows.sum(0)), strict=True):
+        np.testing.assert_allclose(found.numpy(), right.reshape(found.shape), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((), 0), ((3,), 0), ((2, 3), 1), ((2, 3, 4), 0), ((2, 3, 4, 1), 1)])
+def test_softmax_without_a_dim_takes_pytorchs_and_warns(shape, dim):
+    x = tg.tensor(np.asarray(rng.standard_normal(shape)))
+    for layer, call in ((nn.Softmax(), F.softmax), (nn.LogSoftmax(), F.log_softmax)):
+        with pytest.warns(UserWarning, match=f"softmax: dim is not given; {dim} is taken"):
+            y = layer(x)
+        assert y.tolist() == call(x, dim).tolist() and layer.dim is None
+
+
+# ---- in place -------------------------------------------------------------------------------------------------------
+
+IN_PLACE = {
+    "relu": (F.relu, {}), "relu6": (F.relu6, {}), "leaky_relu": (F.leaky_relu, {"negative_slope": 0.2}), "leaky_relu that falls": (F.leaky_relu, {"negative_slope": -0.5}),
+    "elu": (F.elu, {"alpha": 0.7}), "silu": (F.silu, {}), "hardswish": (F.hardswish, {}), "dropout": (F.dropout, {"p": 0.4}),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 40, 40), (0, 2), ()])
+@pytest.mark.parametrize("last", [False, True])
+def test_in_place_activations_write_over_their_input_and_have_the_same_gradient(name, shape, last):
+    function, options = IN_PLACE[name]
+    values = np.asarray(rng.standard_normal(shape) * 4)
+    if last and values.ndim == 4:
+        values = np.moveaxis(np.ascontiguousarray(np.moveaxis(values, 1, -1)), -1, 1)
+
+    def run(inplace):
+        tg.manual_seed(0)
+        leaf = tg.tensor(values, requires_grad=True)
+        x = leaf * 1
+        y = function(x, inplace=inplace, **options)
+        z = (y * y * 0.5).sum()
+        z.backward()
+        return leaf, x, y
+
+    leaf, x, y = run(False)
+    again, written, out = run(True)
+    assert out is written and y is not x
+    np.testing.assert_array_equal(out.numpy(), y.numpy())
+    np.testing.assert_array_equal(again.grad.numpy(), leaf.grad.numpy())
+    plain = tg.tensor(values)
+    tg.manual_seed(0)
+    with tg.no_grad():
+        assert function(plain, inplace=True, **options) is plain
+    np.testing.assert_array_equal(plain.numpy(), y.numpy())
+
+
+def test_in_place_layers_are_in_place_and_safe():
+    for layer in (nn.ReLU(inplace=True), nn.ReLU6(inplace=True), nn.LeakyReLU(0.1, inplace=True), nn.ELU(inplace=True), nn.SiLU(inplace=True),
+                  nn.Hardswish(inplace=True), nn.Dropout(0.5, inplace=True)):
+        x = tg.randn(3, 4)
+        assert layer(x) is x
+        leaf = tg.randn(3, requires_grad=True)
+        with pytest.raises(RuntimeError, match="leaf tensor that requires grad"):
+            layer(leaf)
+        y = leaf.exp()                         # which needs its result
+        layer(y)
+        with pytest.raises(RuntimeError, match="the result 'out' of exp"):
+            y.sum().backward()
+    x = tg.randn(3)
+    assert nn.Dropout(0.5, inplace=True).eval()(x) is x
+
+
+def test_a_tensor_collected_before_an_activation_in_place_is_the_activated_one():
+    """As in published networks that keep a block's output and then activate it in place."""
+    norm = nn.BatchNorm2d(3)
+    x = tg.randn(2, 3, 4, 4)
+    out = norm(x)
+    kept = [out]
+    nn.Sequential(nn.ReLU(inplace=True), nn.Identity())(out)
+    assert kept[0].amin().item() == 0
+    weights = tg.randn(2, 3, 4, 4)
+    (kept[0] * weights).sum().backward()
+    right = nn.BatchNorm2d(3)
+    (F.relu(right(x)) * weights).sum().backward()
+    np.testing.assert_allclose(norm.weight.grad.numpy(), right.weight.grad.numpy(), rtol=1e-6)
 
 
 # ---- padding, rearranging -------------------------------------------------------------------------------------------
@@ -305,9 +401,9 @@ IMAGE = tg.zeros(1, 3, 4, 4)
     (lambda: nn.Unflatten(1, (2, 2))(IMAGE), ValueError, "multiply to 4"),
     (lambda: nn.ZeroPad2d((1, 2)), ValueError, "left, right, top, bottom"),
     (lambda: nn.PixelShuffle(2)(IMAGE), ValueError, "upscale_factor"),
-    (lambda: nn.Upsample(scale_factor=-1)(IMAGE), ValueError, "scale_factor must be positive"),
+    (lambda: nn.Upsample(scale_factor=-1)(IMAGE), ValueError, "scale_factor must be a positive number"),
     (lambda: nn.Softmax(2)(tg.zeros(2, 3)), IndexError, "dim 2 is out of range"),
-    (lambda: F.softmax(tg.zeros(2), None), TypeError, "dim must be an int"),
+    (lambda: F.softmax(tg.zeros(2), "1"), TypeError, "dim must be an int"),
     (lambda: F.gelu(IMAGE, "exact"), ValueError, "approximate"),
     (lambda: F.softplus(IMAGE, beta=0), ValueError, "beta"),
     (lambda: F.dropout(tg.ones(2, dtype=tg.int64)), TypeError, "input must be float"),

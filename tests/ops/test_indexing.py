@@ -58,8 +58,8 @@ def test_a_mask_of_comparison():
 
 def test_basic_indexing_gives_views_and_advanced_copies():
     x = tg.tensor(base())
-    assert np.shares_memory(x[0].numpy(), x.numpy()) and np.shares_memory(x[:, ::-1, None].numpy(), x.numpy())
-    assert not np.shares_memory(x[[0]].numpy(), x.numpy())
+    assert np.shares_memory(x[0]._data, x._data) and np.shares_memory(x[:, ::-1, None]._data, x._data)
+    assert not np.shares_memory(x[[0]]._data, x._data)
 
 
 @pytest.mark.parametrize(("index", "message"), [
@@ -106,6 +106,61 @@ def test_gather_and_scatter_add():
     assert summed.tolist() == [5, 0, 2]
     summed.backward(tg.tensor([1.0, 2.0, 3.0]))
     assert src.grad.tolist() == [1, 3, 1] and base_.grad.tolist() == [1, 2, 3]
+
+
+@st.composite
+def along(draw):
+    """A shape, a dim, and an index that fits: outside the dim it may be smaller, and the source larger than it."""
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=4))
+    dim = draw(st.integers(-max(len(shape), 1), max(len(shape), 1) - 1))
+    d = dim % max(len(shape), 1)
+    sizes = [draw(st.integers(0, 5 if i == d else n)) for i, n in enumerate(shape)]
+    size = shape[d] if shape else 1
+    index = np.asarray(draw(hnp.arrays(np.int64, tuple(sizes), elements=st.integers(0, size - 1))))
+    source = tuple(n + draw(st.integers(0, 1)) for n in sizes)
+    return shape, dim, d, index, source
+
+
+@settings(deadline=None, max_examples=200)
+@given(along())
+def test_gather_and_scatter_add_of_any_shape(case):
+    shape, dim, d, index, source = case
+    random = np.random.default_rng(0)
+    x, src = (tg.tensor(random.standard_normal(s), requires_grad=True) for s in (shape, source))
+    picked, summed = x.gather(dim, tg.tensor(index)), x.scatter_add(dim, tg.tensor(index), src)
+    places = {at: (*at[:d], int(index[at]), *at[d + 1 :])[: len(shape)] for at in np.ndindex(index.shape)}
+    assert picked.shape == index.shape and all(picked._data[at] == x._data[place] for at, place in places.items())
+    g, h = random.standard_normal(picked.shape), random.standard_normal(shape)
+    total, to_x, to_src = x.numpy().copy(), np.zeros(shape), np.zeros(source)
+    for at, place in places.items():
+        total[place] += src._data[at]
+        to_x[place] += g[at]
+        to_src[at] = h[place]
+    np.testing.assert_allclose(summed.numpy(), total, rtol=1e-12)
+    np.testing.assert_allclose(tg.autograd.grad(picked, x, tg.tensor(g))[0].numpy(), to_x, rtol=1e-12)
+    got_x, got_src = tg.autograd.grad(summed, [x, src], tg.tensor(h))
+    np.testing.assert_array_equal(got_x.numpy(), h)
+    np.testing.assert_array_equal(got_src.numpy(), to_src)
+
+
+def test_indices_of_numbers():
+    z, line = tg.tensor(5.0), tg.tensor([1.0, 2.0, 3.0])
+    assert z.gather(0, tg.tensor([0, 0])).tolist() == [5, 5] and line.gather(0, tg.tensor(2)).item() == 3 and line.gather(0, tg.tensor(2)).shape == ()
+    assert z.index_select(0, tg.tensor([0])).shape == () and z.index_select(0, tg.tensor(0)).item() == 5 and line.index_select(0, tg.tensor(1)).tolist() == [2]
+    assert z.scatter_add(0, tg.tensor([0, 0]), tg.tensor([2.0, 3.0])).item() == 10 and line.scatter_add(0, tg.tensor(1), tg.tensor(2.0)).tolist() == [1, 4, 3]
+    for call, error, message in ((lambda: z.index_select(0, tg.tensor([0, 0])), ValueError, "index_select: of a 0-d x one slice"),
+                                 (lambda: z.index_select(0, tg.tensor(1)), IndexError, "index_select: index must lie in 0 .. 0"),
+                                 (lambda: z.gather(0, tg.tensor(1)), IndexError, "gather"), (lambda: z.gather(1, tg.tensor(0)), IndexError, "gather: dim 1"),
+                                 (lambda: line.scatter_add(0, tg.tensor([0]), tg.tensor([1.0], dtype=tg.float64)), TypeError, "scatter_add: src must have x's dtype")):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_no_dims_are_none_where_pytorch_says_so():
+    x = tg.tensor([[[1.0], [0.0]]])
+    assert x.squeeze(()).shape == (1, 2, 1) and x.squeeze((0, 2)).shape == (2,) and x.squeeze((1,)).shape == (1, 2, 1)
+    assert x.any(()).tolist() == x.all(()).tolist() == [[[True], [False]]]
+    assert x.sum(()).item() == 1 and x.mean(()).item() == 0.5 and x.amax(()).item() == 1           # here they are all dims
 
 
 def test_masked_select_and_fill():

@@ -58,8 +58,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], 
     for i, t in enumerate(wanted):
         if not isinstance(t, Tensor):
             raise TypeError(f"grad: input {i} must be a Tensor, got {type(t).__name__}")
-        if t._edge is None:
-            raise RuntimeError(f"grad: input {i} of shape {t.shape} does not require grad")
+        t._own_edge("grad", f"input {i}")
     found = graph.backward(_roots("grad", outputs, grad_outputs), Tensor._wrap, create_graph=create_graph,
                            retain_graph=create_graph if retain_graph is None else retain_graph, targets=[t._edge for t in wanted])
     for i, t in enumerate(wanted):

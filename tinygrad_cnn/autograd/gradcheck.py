@@ -186,7 +186,7 @@ class _Check:
                         raise GradcheckError(f"{self.name}: the gradient of output {k} for {self._input(i)} has shape {g.shape}")
                     if g is not None and check_dtypes and g.dtype != x.dtype:
                         raise GradcheckError(f"{self.name}: the gradient of output {k} for {self._input(i)} is {g.dtype}, not {x.dtype}")
-                    rows[i].append(np.zeros(x.numel()) if g is None else g.numpy().reshape(-1).astype(np.float64))
+                    rows[i].append(np.zeros(x.numel()) if g is None else g._data.reshape(-1).astype(np.float64))
             jacobians.append([np.array(r).reshape(out.numel(), x.numel()) for r, x in zip(rows, self.inputs, strict=True)])
         return jacobians
 
@@ -236,7 +236,7 @@ class _Check:
         cotangents = [random.standard_normal(out.shape).astype(out.dtype) for out in outputs]
         for i, g in enumerate(self._pull(outputs, cotangents)):
             apart = sum((c.reshape(-1).astype(np.float64) @ analytic[k][i] for k, c in enumerate(cotangents)), np.zeros(()))
-            together = np.zeros(apart.shape) if g is None else g.numpy().reshape(-1).astype(np.float64)
+            together = np.zeros(apart.shape) if g is None else g._data.reshape(-1).astype(np.float64)
             if not np.allclose(together, apart, rtol=self.rtol, atol=self.atol):
                 raise GradcheckError(f"{self.name}: the gradient of all outputs together for {self._input(i)} is not the sum of each "
                                      f"output's alone: off by up to {np.abs(together - apart).max():.3g}")
@@ -287,9 +287,10 @@ def _own_memory(inputs: list[Tensor]) -> Iterator[None]:
     """Within, each tensor lies in a writable copy of its memory (of the same layout); afterwards in its own, untouched."""
     kept = [(x, x._data, x._storage, x._rebased) for x in inputs]
     try:
-        for x, data, storage, _ in kept:
+        for x, data, _, _ in kept:
             x._data, x._storage, x._rebased = data.copy(order="K"), Storage(), 0
-            x._storage.leaf = storage.leaf
+            if x._edge is not None and x.is_leaf:
+                x._storage.guard(x._edge[0])
         yield
     finally:
         for x, data, storage, rebased in kept:

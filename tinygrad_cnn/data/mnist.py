@@ -90,7 +90,7 @@ class MNIST(Dataset):
         self.train, self.transform, self.target_transform = bool(train), transform, target_transform
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image, label = _scaled(self.data.numpy()[index]), int(self.targets.numpy()[index])
+        image, label = _scaled(self.data._data[index]), int(self.targets._data[index])
         return (image if self.transform is None else self.transform(image),
                 label if self.target_transform is None else self.target_transform(label))
 

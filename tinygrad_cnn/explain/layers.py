@@ -24,14 +24,13 @@ class _KeptTensor:
 
     def __init__(self, kept: Tensor):
         self.tensor, self.grad = kept, kept.grad
-        self.identity = kept._data, kept._storage, kept._rebased, kept._edge
-        self.requires_grad = kept._storage.leaf
+        self.identity = kept._data, kept._storage, kept._layout, kept._rebased, kept._edge
         self.values = [(t, t._storage, t._storage.version, t._data.copy(order="K")) for t in (kept, kept.grad) if t is not None]
 
     def restore(self) -> None:
         t = self.tensor
-        t._data, t._storage, t._rebased, t._edge = self.identity
-        t._storage.leaf, t._grad = self.requires_grad, self.grad
+        t._data, t._storage, t._layout, t._rebased, t._edge = self.identity
+        t._grad = self.grad
         for t, storage, version, values in self.values:
             if storage.version != version:     # nobody wrote: a graph that saved the values must not think so
                 t._write(values)

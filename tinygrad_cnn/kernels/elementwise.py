@@ -54,6 +54,21 @@ def relu(x, out):
 
 
 @kernel
+def _relu_over(x):
+    for i in prange(x.shape[0]):
+        x[i] = 0 if x[i] < 0 else x[i]
+
+
+def relu_over(x):
+    """x = max(x, 0), in place; NaN stays. Were input and output two arguments, LLVM could not vectorise.
+
+    Args:
+        x: any shape, contiguous.
+    """
+    _relu_over(x.reshape(-1), work=x.size / FLOATS_PER_NS)
+
+
+@kernel
 def _relu_grad(y, g):
     for i in prange(g.shape[0]):
         g[i] = 0 if y[i] <= 0 else g[i]

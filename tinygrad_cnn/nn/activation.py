@@ -1,4 +1,4 @@
-"""Activation layers. `inplace=` is accepted where PyTorch has it and changes nothing: results are new tensors."""
+"""Activation layers. With `inplace=True` they write their result over their input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class _Inplace(Module):
     """An activation whose only setting is `inplace`.
 
     Args:
-        inplace: accepted for PyTorch's sake; the result is always a new tensor.
+        inplace: write the result over the input.
     """
 
     def __init__(self, inplace: bool = False):
@@ -28,7 +28,7 @@ class ReLU(_Inplace):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
-        return F.relu(input)
+        return F.relu(input, self.inplace)
 
 
 class ReLU6(_Inplace):
@@ -36,7 +36,7 @@ class ReLU6(_Inplace):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
-        return F.relu6(input)
+        return F.relu6(input, self.inplace)
 
 
 class SiLU(_Inplace):
@@ -44,7 +44,7 @@ class SiLU(_Inplace):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
-        return F.silu(input)
+        return F.silu(input, self.inplace)
 
 
 class Hardswish(_Inplace):
@@ -52,7 +52,7 @@ class Hardswish(_Inplace):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
-        return F.hardswish(input)
+        return F.hardswish(input, self.inplace)
 
     def extra_repr(self) -> str:
         """Nothing, as in PyTorch."""
@@ -64,7 +64,7 @@ class LeakyReLU(_Inplace):
 
     Args:
         negative_slope: the slope below 0.
-        inplace: accepted for PyTorch's sake; the result is always a new tensor.
+        inplace: write the result over the input.
     """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
@@ -73,7 +73,7 @@ class LeakyReLU(_Inplace):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
-        return F.leaky_relu(input, self.negative_slope)
+        return F.leaky_relu(input, self.negative_slope, self.inplace)
 
     def extra_repr(self) -> str:
         """The layer's hyper-parameters."""
@@ -85,7 +85,7 @@ class ELU(_Inplace):
 
     Args:
         alpha: minus the limit far below 0.
-        inplace: accepted for PyTorch's sake; the result is always a new tensor.
+        inplace: write the result over the input.
     """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False):
@@ -94,7 +94,7 @@ class ELU(_Inplace):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
-        return F.elu(input, self.alpha)
+        return F.elu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
         """The layer's hyper-parameters."""
@@ -167,13 +167,13 @@ class Softplus(Module):
 
 
 class Softmax(Module):
-    """exp(x) / sum(exp(x)) along one dim. Unlike PyTorch's it has no implicit dim.
+    """exp(x) / sum(exp(x)) along one dim.
 
     Args:
-        dim: the dim whose entries will sum to 1.
+        dim: the dim whose entries will sum to 1. None, with a warning as in PyTorch: 0 for inputs of 0, 1 or 3 dims, else 1.
     """
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int | None = None):
         super().__init__()
         self.dim = dim
 
@@ -190,7 +190,7 @@ class LogSoftmax(Softmax):
     """log(softmax(x)) along one dim, computed without overflow.
 
     Args:
-        dim: the dim whose exponentials sum to 1.
+        dim: the dim whose exponentials sum to 1; None as in `Softmax`.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
         ValueError: different shapes, an input outside 0 .. 1.
     """
     target = _paired("binary_cross_entropy", input, target, reduction)
-    values = input.numpy()
+    values = input._data
     if values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(f"binary_cross_entropy: input must lie in 0 .. 1, got {values.min()} .. {values.max()}; "
                          "use binary_cross_entropy_with_logits for scores")
@@ -176,7 +176,7 @@ def _constant(array: Any) -> np.ndarray:
 
 def _labels(function: str, input: Tensor, target: Any, weights: np.ndarray | None, ignore_index: int) -> _Labels:
     """Check class indices against the scores, before anything is computed."""
-    indices = target.numpy() if isinstance(target, Tensor) else np.asarray(target)
+    indices = target._data if isinstance(target, Tensor) else np.asarray(target)
     axis = _class_axis(function, input)
     classes, wanted = input.shape[axis], input.shape[:axis] + input.shape[axis + 1 :]
     if indices.dtype.kind not in "iu":
@@ -208,7 +208,7 @@ def _class_weights(function: str, input: Tensor, weight: Any) -> np.ndarray | No
     """The factors per class as an array of the input's dtype."""
     if weight is None:
         return None
-    factors = as_tensor(weight).numpy()
+    factors = as_tensor(weight)._data
     classes = input.shape[_class_axis(function, input)]
     if factors.shape != (classes,):
         raise ValueError(f"{function}: weight must have one entry for each of the {classes} classes, got shape "

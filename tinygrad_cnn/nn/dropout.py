@@ -12,7 +12,7 @@ class Dropout(Module):
 
     Args:
         p: probability, 0 .. 1.
-        inplace: accepted for PyTorch's sake; the result is always a new tensor.
+        inplace: write the result over the input.
 
     Raises:
         ValueError: p outside 0 .. 1.
@@ -28,7 +28,7 @@ class Dropout(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
-        return F.dropout(input, self.p, self.training)
+        return F.dropout(input, self.p, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         """The layer's hyper-parameters."""
@@ -43,4 +43,4 @@ class Dropout2d(Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         """A tensor of the input's shape."""
-        return F.dropout2d(input, self.p, self.training)
+        return F.dropout2d(input, self.p, self.training, self.inplace)

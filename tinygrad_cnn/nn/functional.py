@@ -1,23 +1,25 @@
 """Layers as functions, with PyTorch's names and arguments. Each is a primitive or a composition of primitives, so every
-derivative order works. `inplace=` is accepted where PyTorch has it and changes nothing: results are new tensors."""
+derivative order works. With `inplace=True` an activation or dropout writes its result over its input, which it returns."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ..ops import elementwise
+from ..ops import elementwise, reduce
 from ..ops.conv import conv2d, conv_transpose2d, fold, local_conv2d, unfold
 from ..ops.dropout import keep_scaled
 from ..ops.elementwise import logsigmoid, sigmoid, tanh
-from ..ops.geometry import check_float
+from ..ops.geometry import broadcast_shapes, check_float
 from ..ops.linalg import linear
 from ..ops.movement import cat, flip, pad_constant
 from ..ops.norm import batch_norm
 from ..ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
-from ..ops.reduce import log_softmax, norm, softmax
+from ..ops.reduce import norm
 from ..ops.resize import interpolate
 from ..random import generator
 from ..tensor import Tensor
@@ -48,16 +50,18 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Nair & Hinton 2010, "Rectified Linear Units Improve Restricted Boltzmann Machines".
     """
-    return elementwise.relu(input)
+    return input._in_place("relu_", elementwise.relu) if inplace else elementwise.relu(input)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """min(max(x, 0), 6); the gradient at 0 and at 6 is 0."""
-    return elementwise.where(input >= 6, 6.0, elementwise.relu(input))
+    return input._in_place("relu6_", elementwise.relu6) if inplace else elementwise.relu6(input)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x above 0, negative_slope * x below; the gradient at 0 is negative_slope."""
+    if inplace:
+        return input._in_place("leaky_relu_", leaky_relu, negative_slope)
     return elementwise.where(input > 0, input, input * negative_slope)
 
 
@@ -66,6 +70,8 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
     Source: Clevert et al. 2015, "Fast and Accurate Deep Network Learning by Exponential Linear Units (ELUs)".
     """
+    if inplace:
+        return input._in_place("elu_", elu, alpha)
     return elementwise.where(input > 0, input, alpha * elementwise.clamp(input, max=0).expm1())
 
 
@@ -74,7 +80,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Elfwing et al. 2017, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation".
     """
-    return input * sigmoid(input)
+    return input._in_place("silu_", silu) if inplace else input * sigmoid(input)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -82,7 +88,31 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
     Source: Howard et al. 2019, "Searching for MobileNetV3".
     """
-    return input * relu6(input + 3) / 6
+    return input._in_place("hardswish_", hardswish) if inplace else input * relu6(input + 3) / 6
+
+
+def _softmax_dim(function: str, input: Tensor, dim: int | None) -> int:
+    if dim is not None:
+        return dim
+    dim = 0 if input.ndim in (0, 1, 3) else 1
+    warnings.warn(f"{function}: dim is not given; {dim} is taken, as in PyTorch. Pass dim=", UserWarning, stacklevel=3)
+    return dim
+
+
+def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """exp(x) / sum(exp(x)) along one dim, computed without overflow; NaN where all are -inf.
+
+    Args:
+        input: float tensor.
+        dim: the dim whose entries will sum to 1. None, with a warning as in PyTorch: 0 for inputs of 0, 1 or 3 dims, else 1.
+        dtype: convert to this first.
+    """
+    return reduce.softmax(input, _softmax_dim("softmax", input, dim), dtype)
+
+
+def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """log(softmax(x)) along one dim, computed without overflow or the loss of small probabilities. Arguments as `softmax`."""
+    return reduce.log_softmax(input, _softmax_dim("log_softmax", input, dim), dtype)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -119,10 +149,10 @@ def _dropped(function: str, input: Tensor, p: float, shape: tuple[int, ...]) -> 
     size = math.prod(shape)
     drawn = generator().bit_generator.random_raw((size + 1) // 2).view(np.uint32)[:size]
     keep = drawn >= int(p * 2**32)
-    keep.flags.writeable = False               # so that the graph need not copy it
     if len(shape) == 4:                        # drawn (N, H, W, C), as images lie in memory, seen as (N, C, H, W)
         keep = np.moveaxis(keep.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
-    return keep_scaled(input, keep.reshape(shape), scale=1 / (1 - p) if p < 1 else 0.0)
+    # A Tensor, so that the graph need not copy it.
+    return keep_scaled(input, Tensor._wrap(keep.reshape(shape)), scale=1 / (1 - p) if p < 1 else 0.0)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -140,6 +170,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     """
     if not training and 0 <= p <= 1:
         return input
+    if inplace:
+        return input._in_place("dropout_", dropout, p)
     return _dropped("dropout", input, p, input.shape)
 
 
@@ -152,6 +184,8 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
         raise ValueError(f"dropout2d: input must be (N, C, H, W), got shape {input.shape}")
     if not training and 0 <= p <= 1:
         return input
+    if inplace:
+        return input._in_place("dropout2d_", dropout2d, p)
     return _dropped("dropout2d", input, p, (*input.shape[:2], 1, 1))
 
 
@@ -229,6 +263,8 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle along a dim, -1 .. 1; norms below eps count as eps. Shapes broadcast."""
+    shape = broadcast_shapes("cosine_similarity", x1.shape, x2.shape)
+    x1, x2 = x1.expand(shape), x2.expand(shape)
     return (x1 * x2).sum(dim) / (norm(x1, 2.0, dim).clamp(min=eps) * norm(x2, 2.0, dim).clamp(min=eps))
 
 
@@ -319,7 +355,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         TypeError: not integers.
         ValueError: a negative index, or one that is too large.
     """
-    indices = tensor.numpy()
+    indices = tensor._data
     if indices.dtype.kind not in "iu":
         raise TypeError(f"one_hot: wanted an integer tensor, got {indices.dtype}")
     if num_classes < 0:

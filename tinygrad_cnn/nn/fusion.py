@@ -79,8 +79,8 @@ def _fold(conv: Conv2d, affine: Affine) -> _Folded:
     """Kept until one of the tensors is written to, or the layer is used in another way."""
     kept = _folded.get(conv)
     if kept is None or kept.affine is not affine or not kept.moment.lasts(conv.weight, conv.bias):
-        weight = conv.weight.numpy() * affine.scale.reshape(-1, 1, 1, 1)
-        bias = affine.shift if conv.bias is None else conv.bias.numpy() * affine.scale + affine.shift
+        weight = conv.weight._data * affine.scale.reshape(-1, 1, 1, 1)
+        bias = affine.shift if conv.bias is None else conv.bias._data * affine.scale + affine.shift
         constants.declare(weight)              # nobody else has it: kernels may keep it as they read it
         folded = Tensor._wrap(weight, conv.weight._storage)    # of which drawings know the name
         kept = _folded[conv] = _Folded(affine, Moment(conv.weight, conv.bias), folded, Tensor._wrap(bias))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..graph import is_grad_enabled
 from ..ops.norm import affine, scale_shift
-from ..tensor import Tensor
+from ..tensor import Tensor, tensor
 from . import functional as F
 from . import init
 from .linear import check_sizes
@@ -65,9 +65,9 @@ class _BatchNorm(_Norm):
             raise ValueError(f"{type(self).__name__}: momentum must be None or lie in 0 .. 1, got {momentum}")
         self.num_features, self.momentum, self.affine = num_features, momentum, affine
         self.track_running_stats = tracked = track_running_stats
-        self.register_buffer("running_mean", Tensor(np.zeros(num_features, dtype)) if tracked else None)
-        self.register_buffer("running_var", Tensor(np.ones(num_features, dtype)) if tracked else None)
-        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None)
+        self.register_buffer("running_mean", tensor(np.zeros(num_features, dtype)) if tracked else None)
+        self.register_buffer("running_var", tensor(np.ones(num_features, dtype)) if tracked else None)
+        self.register_buffer("num_batches_tracked", tensor(np.zeros((), np.int64)) if tracked else None)
 
     def reset_running_stats(self) -> None:
         """Forget what was tracked."""
@@ -117,8 +117,8 @@ class _BatchNorm(_Norm):
             if self.eps <= 0 or any(t is not None and t.shape != mean.shape for t in (weight, bias, var)):
                 return None                    # batch_norm says what is wrong
             ones, zeros = np.ones(mean.shape, mean.dtype), np.zeros(mean.shape, mean.dtype)
-            scale, shift = scale_shift(ones if weight is None else weight.numpy(), zeros if bias is None else bias.numpy(), mean.numpy(),
-                                       var.numpy(), self.eps)
+            scale, shift = scale_shift(ones if weight is None else weight._data, zeros if bias is None else bias._data, mean._data,
+                                       var._data, self.eps)
             kept = _affine[self] = Affine(self.eps, Moment(weight, bias, mean, var), scale, shift)
         return kept
 

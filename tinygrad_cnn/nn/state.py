@@ -26,9 +26,7 @@ class Parameter(Tensor):
     """
 
     def __init__(self, data: Any = (), requires_grad: bool = True):
-        source = data.detach() if isinstance(data, Tensor) and data._data.flags.writeable else tensor(data)
-        self._data, self._storage, self._rebased = source._data, source._storage, source._storage.rebased
-        self._edge, self._grad = None, None
+        self._share(data if isinstance(data, Tensor) and data._data.flags.writeable else tensor(data))
         self.requires_grad_(requires_grad)
 
     def __repr__(self) -> str:
@@ -41,15 +39,15 @@ class Moment:
     __slots__ = ("_seen",)
 
     def __init__(self, *tensors: Tensor | None):
-        self._seen = [(None, 0) if t is None else (t._data, t._storage.version) for t in tensors]
+        self._seen = [(None, 0) if t is None else (t._data, t._storage.stamp) for t in tensors]
 
     def lasts(self, *tensors: Tensor | None) -> bool:
         """Whether these are the same tensors, and none was written to."""
-        for t, (array, version) in zip(tensors, self._seen, strict=True):
+        for t, (array, stamp) in zip(tensors, self._seen, strict=True):
             if t is None:
                 if array is not None:
                     return False
-            elif t._data is not array or t._storage.version != version:
+            elif t._data is not array or t._storage.stamp != stamp:
                 return False
         return True
 

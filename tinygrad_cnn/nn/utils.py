@@ -52,7 +52,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
             raise ValueError(f"clip_grad_norm_: {name} must be a number {least}, got {value!r}")
     grads = _gradients("clip_grad_norm_", parameters)
     # float64, so that squares of large float32 numbers do not overflow
-    norms = [np.linalg.norm(g.numpy().ravel(order="K").astype(np.float64), norm_type) for g in grads if g.numel()]
+    norms = [np.linalg.norm(g._data.ravel(order="K").astype(np.float64), norm_type) for g in grads if g.numel()]
     total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(f"clip_grad_norm_: the gradients' norm is {total}; error_if_nonfinite=False lets it pass")

@@ -37,8 +37,32 @@ def _large(x: Any) -> bool:
     return type(x) is np.ndarray and x.nbytes >= memory.SMALLEST and x.dtype in _FLOATS
 
 
-def _elementwise(function: Any) -> Primitive:
-    return Primitive(function, broadcasts=True)
+def _elementwise(function: Any, over: Any = None) -> Primitive:
+    return Primitive(function, broadcasts=True, over=over)
+
+
+def _arithmetic(ufunc: np.ufunc) -> Any:
+    """Decorator of a sum, difference, product or quotient, which can be written over its first argument."""
+    def over(x: Any, y: Any) -> bool:
+        if x.dtype.kind != "f" or not (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype and _fits_into(y.shape, x.shape)):
+            return False
+        if ufunc is np.add and _large(x) and type(y) is np.ndarray and y.shape == x.shape and _apart(x, y):
+            _through(kernels.elementwise.add, y, x, out=x)
+        else:
+            ufunc(x, y, out=x)
+        return True
+    return lambda function: _elementwise(function, over)
+
+
+def _apart(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether a kernel may write over x while it reads y."""
+    return memory.is_dense(x) and (y is x or not np.may_share_memory(x, y))
+
+
+def _fits_into(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether arrays of a shape broadcast to a target shape."""
+    lead = len(target) - len(shape)
+    return lead >= 0 and all(n in (1, m) for n, m in zip(shape, target[lead:], strict=True))
 
 
 def _binary(ufunc: np.ufunc, name: str, x: Array, y: Array, *, real: bool = False) -> Array:
@@ -57,7 +81,7 @@ def _binary(ufunc: np.ufunc, name: str, x: Array, y: Array, *, real: bool = Fals
         raise type(error)(f"{name}: {error}") from None      # a negative integer power, a number the dtype cannot hold
 
 
-@_elementwise
+@_arithmetic(np.add)
 def add(x, y):
     """Sum of two tensors, elementwise. Shapes broadcast.
 
@@ -82,7 +106,7 @@ def _(g):
     return g
 
 
-@_elementwise
+@_arithmetic(np.subtract)
 def sub(x, y):
     """Difference `x - y`, elementwise. Raises TypeError for two bool tensors."""
     if getattr(x, "dtype", np.dtype(bool)).kind == "b" and promote("sub", x, y).kind == "b":
@@ -100,7 +124,7 @@ def _(g):
     return -g
 
 
-@_elementwise
+@_arithmetic(np.multiply)
 def mul(x, y):
     """Product, elementwise."""
     return _binary(np.multiply, "mul", x, y)
@@ -116,7 +140,7 @@ def _(g, x):
     return g * x
 
 
-@_elementwise
+@_arithmetic(np.true_divide)
 def div(x, y):
     """Quotient `x / y`, elementwise; integers give float32. Division by zero gives inf or nan, as floats do."""
     return _binary(np.true_divide, "div", x, y, real=True)
@@ -287,7 +311,7 @@ def _(g, x, min, max):
     return where(inside, g, 0.0)
 
 
-def _unary(ufunc: Any, name: str, doc: str, *, real: bool = True) -> Primitive:
+def _unary(ufunc: Any, name: str, doc: str, *, real: bool = True, over: Any = None) -> Primitive:
     def forward(x):
         x = np.asarray(x)
         if type(ufunc) is np.ufunc and _large(x):
@@ -298,7 +322,7 @@ def _unary(ufunc: Any, name: str, doc: str, *, real: bool = True) -> Primitive:
             raise TypeError(f"{name}: x must hold numbers, got bool")
         return ufunc(x)
     forward.__name__, forward.__doc__, forward.__module__ = name, doc, __name__
-    return _elementwise(forward)
+    return _elementwise(forward, over)
 
 
 def _square(x):
@@ -322,6 +346,24 @@ def _relu(x):
     if _large(x):
         return _through(kernels.elementwise.relu, x)
     return np.maximum(x, 0)                    # NumPy's maximum lets NaN through
+
+
+def _relu_over(x: np.ndarray) -> bool:
+    if _large(x) and memory.is_dense(x):
+        order, _ = memory.order_of(x.strides)
+        kernels.elementwise.relu_over(x.transpose(order))
+    else:
+        np.maximum(x, 0, out=x)
+    return True
+
+
+def _relu6(x):
+    return np.clip(x, 0, 6, out=memory.empty_like(x) if _large(x) else None)
+
+
+def _relu6_over(x: np.ndarray) -> bool:
+    np.clip(x, 0, 6, out=x)
+    return True
 
 
 @Primitive
@@ -353,7 +395,9 @@ ceil = _unary(np.ceil, "ceil", "Round up; gradient 0.", real=False)
 round = _unary(np.round, "round", "Round to the nearest integer, halves to even; gradient 0.", real=False)
 trunc = _unary(np.trunc, "trunc", "Round towards zero; gradient 0.", real=False)
 square = _unary(_square, "square", "x * x, elementwise.", real=False)
-relu = _unary(_relu, "relu", "max(x, 0), elementwise; the gradient at 0 is 0, relu(NaN) is NaN.", real=False)
+relu = _unary(_relu, "relu", "max(x, 0), elementwise; the gradient at 0 is 0, relu(NaN) is NaN.", real=False, over=_relu_over)
+relu6 = _unary(_relu6, "relu6", "min(max(x, 0), 6), elementwise; the gradient at 0 and at 6 is 0, relu6(NaN) is NaN.", real=False,
+               over=_relu6_over)
 exp = _unary(np.exp, "exp", "e to the power of x.")
 expm1 = _unary(np.expm1, "expm1", "exp(x) - 1, accurate near 0.")
 log = _unary(np.log, "log", "Natural logarithm; -inf at 0, NaN below.")
@@ -400,6 +444,11 @@ def _(g, x):
 @relu.vjp(0)
 def _(g, out, spare):
     return _relu_grad(g, out, in_place=spare)
+
+
+@relu6.vjp(0)
+def _(g, out):
+    return where((out <= 0) | (out >= 6), 0.0, g)
 
 
 @exp.vjp(0)
@@ -517,7 +566,7 @@ def clip(x, min=None, max=None):
     return clamp(x, min=min, max=max)
 
 
-@Primitive
+@_elementwise
 def to(x, *, dtype):
     """x in another dtype; the gradient comes back in x's own.
 
@@ -532,7 +581,7 @@ def _(g, x_dtype):
     return to(g, dtype=x_dtype)
 
 
-@Primitive
+@_elementwise
 def clone(x):
     """A copy of the values in memory of its own; gradients pass through."""
     return np.array(x, copy=True, order="K")

@@ -31,6 +31,34 @@ def _dtype_names() -> str:
     return ", ".join(sorted(map(str, DTYPES)))
 
 
+def check_fits(function: str, values: np.ndarray, dtype: np.dtype) -> None:
+    """ValueError for Python numbers that an integer dtype cannot hold; fractions are cut, and -1 is the largest uint8 (PyTorch's rules)."""
+    if dtype.kind not in "iu" or not values.size or values.dtype.kind == "b":
+        return
+    most = int(np.iinfo(dtype).max)
+    least = -most - (dtype.kind == "i")
+    low, high = values.min(), values.max()
+    if not (least <= low and high < most + 1):  # NaN is neither
+        wrong = next(v for v in values.reshape(-1).tolist() if not least <= v < most + 1)
+        raise ValueError(f"{function}: {wrong} does not fit {dtype}, which holds {np.iinfo(dtype).min} .. {most}")
+
+
+def number(function: str, name: str, value: Any, dtype: np.dtype) -> np.ndarray:
+    """A real number as a 0-d array of a dtype.
+
+    Raises:
+        TypeError: something else than a real number.
+        ValueError: an integer dtype cannot hold it.
+    """
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "fiub":
+        if not isinstance(value, int):         # NumPy knows larger ones as objects
+            raise TypeError(f"{function}: {name} must be a real number, got {value!r:.80}")
+        array = np.asarray(float(value) if dtype.kind == "f" else value)
+    check_fits(function, array, dtype)
+    return array.astype(dtype)
+
+
 def promote(function: str, *values: Any) -> np.dtype:
     """The dtype of an operation's result, by PyTorch's rules.
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from .. import memory
 from ..primitive import primitive
-from .elementwise import where
+from .elementwise import clone, where
 from .geometry import broadcast_shapes, check_dim, check_dims, check_size, promote, total
 
 # ---- shape ---------------------------------------------------------------------------------------------------------
 
 
-@primitive(view=True)
+@primitive(view=lambda x, *, shape: np.reshape(x, shape, copy=False))
 def _reshape(x, *, shape):
     return np.reshape(x, shape)
 
@@ -83,7 +83,7 @@ def unflatten(x, dim, sizes):
 
 def squeeze(x, dim=None):
     """Drop dims of size 1: all of them, or those named (a named dim of another size stays)."""
-    dims = check_dims("squeeze", dim, x.ndim) if dim is not None else tuple(range(x.ndim))
+    dims = tuple(range(x.ndim)) if dim is None else check_dims("squeeze", dim, x.ndim) if dim != () else ()
     return reshape(x, tuple(n for i, n in enumerate(x.shape) if not (i in dims and n == 1)))
 
 
@@ -196,9 +196,9 @@ def sum_to_size(x, *shape):
 # ---- order ---------------------------------------------------------------------------------------------------------
 
 
-@primitive(view=True)
+@primitive
 def _flip(x, *, dims):
-    return np.flip(x, dims)
+    return np.flip(x, dims).copy(order="K")    # not a view, as in PyTorch
 
 
 @_flip.vjp(0)
@@ -212,22 +212,28 @@ def flip(x, *dims):
     return _flip(x, dims=check_dims("flip", tuple(chosen), x.ndim) if chosen else ())
 
 
+@primitive
+def _roll(x, *, shifts, dims):
+    return np.roll(x, shifts, dims)
+
+
+@_roll.vjp(0)
+def _(g, shifts, dims):
+    return _roll(g, shifts=tuple(-shift for shift in shifts), dims=dims)
+
+
 def roll(x, shifts, dims=None):
     """Shift along dims, what falls off one end coming back at the other; without dims, over the flattened tensor."""
+    shifts = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
     if dims is None:
-        return roll(flatten(x), shifts, 0).reshape(x.shape)
-    shifts = shifts if isinstance(shifts, (tuple, list)) else (shifts,)
-    dims = dims if isinstance(dims, (tuple, list)) else (dims,)
+        if len(shifts) != 1:
+            raise ValueError(f"roll: got {len(shifts)} shifts without dims, wanted one")
+        return _roll(x, shifts=shifts, dims=None)
+    dims = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
     if len(shifts) != len(dims):
         raise ValueError(f"roll: got {len(shifts)} shifts for {len(dims)} dims")
-    for shift, dim in zip(shifts, dims, strict=True):
-        d = check_dim("roll", dim, x.ndim)
-        n = x.shape[d]
-        if n and shift % n:
-            k = n - shift % n
-            before = (slice(None),) * d
-            x = cat([x[(*before, slice(k, None))], x[(*before, slice(None, k))]], dim=d)
-    return x
+    dims = tuple(check_dim("roll", dim, x.ndim) for dim in dims)
+    return _roll(x, shifts=shifts, dims=dims) if x.ndim else _roll(x, shifts=(0,), dims=None)
 
 
 # ---- joining and padding -------------------------------------------------------------------------------------------
@@ -311,7 +317,7 @@ def chunk(x, chunks, dim=0):
 def unbind(x, dim=0):
     """The slices along a dim, without it. Returns a tuple of views."""
     d = check_dim("unbind", dim, x.ndim)
-    return tuple(_getitem(x, index=(slice(None),) * d + (i,)) for i in range(x.shape[d]))
+    return tuple(_getitem(x, index=(*(slice(None),) * d, i, ...)) for i in range(x.shape[d]))
 
 
 @primitive
@@ -340,22 +346,58 @@ def pad_constant(x, widths, value=0):
     return _pad(x, widths=tuple((max(a, 0), max(b, 0)) for a, b in widths), value=value)
 
 
+@primitive
+def _tile(x, *, counts):
+    return np.tile(x, counts)
+
+
+@_tile.vjp(0)
+def _(g, x_shape, counts):
+    shape = (1,) * (len(counts) - len(x_shape)) + x_shape
+    parts = reshape(g, [n for pair in zip(counts, shape, strict=True) for n in pair])      # (c1 n1, ...) -> (c1, n1, ...)
+    return reshape(sum_to_size(parts, [n for size in shape for n in (1, size)]), x_shape)
+
+
 def tile(x, *repeats):
-    """Repeat the whole tensor along its dims, `numpy.tile`; also `Tensor.repeat`."""
+    """Repeat the whole tensor along its dims, `numpy.tile`. A new tensor."""
+    return _repeat("tile", x, repeats)
+
+
+def repeat(x, *repeats):
+    """Repeat the whole tensor along its dims, of which there must not be more than `repeats`. A new tensor."""
+    if len(_sizes(repeats)) < x.ndim:
+        raise ValueError(f"repeat: x of shape {tuple(x.shape)} needs at least {x.ndim} counts, got {_sizes(repeats)}")
+    return _repeat("repeat", x, repeats)
+
+
+def _repeat(function: str, x: Any, repeats: tuple[Any, ...]) -> Any:
     counts = _sizes(repeats)
     if any(n < 0 for n in counts):
-        raise ValueError(f"tile: repeats must be 0 or more, got {counts}")
-    counts = (1,) * (x.ndim - len(counts)) + counts
-    shape = (1,) * (len(counts) - x.ndim) + tuple(x.shape)
-    mixed = [n for pair in zip(counts, shape, strict=True) for n in pair]
-    spread = reshape(x, [n for size in shape for n in (1, size)])
-    return reshape(broadcast_to(spread, mixed), [c * n for c, n in zip(counts, shape, strict=True)])
+        raise ValueError(f"{function}: repeats must be 0 or more, got {counts}")
+    return _tile(x, counts=(1,) * (x.ndim - len(counts)) + counts)
+
+
+@primitive
+def _row_major(x):
+    """A copy in row-major order."""
+    return np.array(x, order="C", copy=True)
+
+
+@_row_major.vjp(0)
+def _(g):
+    return g
 
 
 # ---- indexing ------------------------------------------------------------------------------------------------------
 
 
-@primitive(view=True)
+def _basic_view(x: np.ndarray, *, index: tuple[Any, ...]) -> np.ndarray:
+    if not _is_basic(index):
+        raise ValueError("advanced indexing copies")
+    return x[index]
+
+
+@primitive(view=_basic_view)
 def _getitem(x, *, index):
     return x[index]
 
@@ -400,33 +442,45 @@ def getitem(x, index):
 
 
 def check_index(index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """A tuple index with Tensors and lists as arrays of its own; the graph may keep it."""
-    checked = []
+    """A tuple index with Tensors and lists as arrays of its own, which the graph may keep; of a single element, too, it takes a view."""
+    checked: list[Any] = []
     for i in index if isinstance(index, tuple) else (index,):
         if isinstance(i, slice):
             i = slice(*(None if v is None else int(v) for v in (i.start, i.stop, i.step)))
         elif not (i is None or i is Ellipsis or isinstance(i, (int, np.integer))):
-            i = np.array(i.numpy() if hasattr(i, "numpy") else i)
+            i = np.array(i._values("getitem") if hasattr(i, "_values") else i)
             if i.dtype.kind not in "iub" and i.size:
                 raise IndexError(f"getitem: an index must be made of ints, slices, None, ... or integer or bool tensors, got {i.dtype}")
             i = i.astype(np.int64) if i.dtype.kind != "b" else i
         checked.append(i)
+    if all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in checked):     # NumPy would give a number, not a view
+        checked.append(Ellipsis)
     return tuple(checked)
 
 
-@primitive
-def _setitem(x, value, *, index):
+def _assign_over(x: np.ndarray, value: Any, *, index: tuple[Any, ...]) -> bool:
+    """x[index] = value."""
+    try:
+        x[index] = value
+    except (ValueError, IndexError) as error:
+        raise type(error)(f"x[...] = value: {error} (x has shape {x.shape})") from None
+    return True
+
+
+@primitive(over=_assign_over)
+def _assign(x, value, *, index):
+    """x with the value at the index."""
     out = np.array(x, copy=True, order="K")
-    out[index] = value
+    _assign_over(out, value, index=index)
     return out
 
 
-@_setitem.vjp(0)
-def _(g, index, value_dtype):
-    return _setitem(g, 0.0, index=index)
+@_assign.vjp(0)
+def _(g, index):
+    return _assign(g, 0.0, index=index)
 
 
-@_setitem.vjp(1)
+@_assign.vjp(1)
 def _(g, index, x_shape, value_shape):
     part = _getitem(g, index=index)
     if not _is_basic(index):
@@ -452,7 +506,7 @@ def _(g, index, shape):
 
 @primitive
 def _gather(x, *, dim, index):
-    return np.take_along_axis(x, index, dim)
+    return x[_along(index, dim)]
 
 
 @_gather.vjp(0)
@@ -474,14 +528,14 @@ def _(g, dim, index):
 
 
 def _along(index: np.ndarray, dim: int) -> tuple[np.ndarray, ...]:
-    """The full advanced index that `take_along_axis` reads."""
+    """The full advanced index of a gather: outside `dim` it meets the first elements, as many as it has itself."""
     grid = list(np.ogrid[tuple(slice(n) for n in index.shape)])
     grid[dim] = index
     return tuple(grid)
 
 
 def _index_array(function: str, index: Any, size: int) -> np.ndarray:
-    array = np.array(index.numpy() if hasattr(index, "numpy") else index)
+    array = np.array(index._values(function) if hasattr(index, "_values") else index)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{function}: index must hold integers, got {array.dtype}")
     if array.size and (array.min() < 0 or array.max() >= size):
@@ -489,8 +543,20 @@ def _index_array(function: str, index: Any, size: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def _check_along(function: str, x: Any, dim: int, index: Any) -> tuple[int, np.ndarray]:
+    """The dim and the index of a gather from, or a scatter into, x of at least 1 dim."""
+    d = check_dim(function, dim, x.ndim)
+    array = _index_array(function, index, x.shape[d])
+    if array.size == 0:                        # as in PyTorch of any shape
+        array = np.zeros((0,) * x.ndim, np.int64)
+    if array.ndim != x.ndim or any(array.shape[i] > x.shape[i] for i in range(x.ndim) if i != d):
+        raise ValueError(f"{function}: index of shape {array.shape} must have as many dims as x of shape {tuple(x.shape)}, and outside dim "
+                         f"{dim} at most its sizes")
+    return d, array
+
+
 def gather(x, dim, index):
-    """Pick along a dim: out[i][j] = x[index[i][j]][j] for dim 0, and so on.
+    """Pick along a dim: out[i][j] = x[index[i][j]][j] for dim 0, and so on. A 0-d tensor counts as one of 1 dim.
 
     Args:
         x: tensor.
@@ -500,30 +566,50 @@ def gather(x, dim, index):
     Returns:
         A tensor of index's shape.
     """
-    d = check_dim("gather", dim, x.ndim)
-    array = _index_array("gather", index, x.shape[d] if x.ndim else 1)
-    if array.ndim != x.ndim or any(array.shape[i] > x.shape[i] for i in range(x.ndim) if i != d):
-        raise ValueError(f"gather: index of shape {array.shape} does not fit x of shape {tuple(x.shape)} along dim {dim}")
-    part = tuple(slice(n) if i != d else slice(None) for i, n in enumerate(array.shape))
-    return _gather(x if all(array.shape[i] == x.shape[i] for i in range(x.ndim) if i != d) else _getitem(x, index=part), dim=d, index=array)
+    shape = np.shape(index)
+    if x.ndim == 0 or not shape:
+        line = reshape(x, -1) if x.ndim == 0 else x
+        return reshape(gather(line, dim, reshape(_as_index(index), -1)), shape)
+    d, array = _check_along("gather", x, dim, index)
+    return reshape(_gather(x, dim=d, index=array), shape)
+
+
+def _as_index(index: Any) -> Any:
+    return index if hasattr(index, "reshape") else np.asarray(index)
 
 
 def scatter_add(x, dim, index, src):
-    """x with src added at the indices along a dim; equal indices add up."""
-    d = check_dim("scatter_add", dim, x.ndim)
-    array = _index_array("scatter_add", index, x.shape[d] if x.ndim else 1)
-    if array.shape != tuple(src.shape) or array.ndim != x.ndim or any(array.shape[i] > x.shape[i] for i in range(x.ndim) if i != d):
-        raise ValueError(f"scatter_add: index of shape {array.shape} must have the shape of src, {tuple(src.shape)}, and outside dim {dim} "
-                         f"fit into x of shape {tuple(x.shape)}")
+    """x with src added at the indices along a dim; equal indices add up. A 0-d tensor counts as one of 1 dim.
+
+    Args:
+        x: tensor.
+        dim: where the indices point.
+        index: integer tensor with as many dims as x, at most as large outside `dim`; entries in 0 .. size - 1.
+        src: tensor of x's dtype with as many dims as index, nowhere smaller; what lies beyond index is left out.
+    """
+    if src.dtype != x.dtype:
+        raise TypeError(f"scatter_add: src must have x's dtype {x.dtype}, got {src.dtype}")
+    if x.ndim == 0 or not np.shape(index):
+        index, src = (reshape(v, -1) if v.ndim == 0 else v for v in (_as_index(index), src))
+        return reshape(scatter_add(reshape(x, -1) if x.ndim == 0 else x, dim, index, src), tuple(x.shape))
+    d, array = _check_along("scatter_add", x, dim, index)
+    if src.ndim != array.ndim or any(n > m for n, m in zip(array.shape, src.shape, strict=True)):
+        raise ValueError(f"scatter_add: index of shape {array.shape} must fit into src of shape {tuple(src.shape)}")
+    if array.shape != tuple(src.shape):
+        src = _getitem(src, index=tuple(slice(n) for n in array.shape))
     return x + _scatter_add(src, dim=d, index=array, shape=tuple(x.shape))
 
 
 def index_select(x, dim, index):
-    """The slices at the given positions along a dim, with repeats."""
+    """The slices at the given positions along a dim, with repeats. A 0-d tensor counts as one of 1 dim, and stays 0-d."""
     d = check_dim("index_select", dim, x.ndim)
-    array = _index_array("index_select", index, x.shape[d])
+    array = _index_array("index_select", index, x.shape[d] if x.ndim else 1)
     if array.ndim > 1:
         raise ValueError(f"index_select: index must be 1-d, got shape {array.shape}")
+    if x.ndim == 0:
+        if array.size != 1:
+            raise ValueError(f"index_select: of a 0-d x one slice can be taken, got {array.size} indices")
+        return clone(x)
     return _getitem(x, index=(slice(None),) * d + (array.reshape(-1),))
 
 

@@ -210,15 +210,15 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed when training=False")
         if not (is_grad_enabled() and any(getattr(v, "requires_grad", False) for v in (weight, bias))):
-            weight, bias = (v if isinstance(v, np.ndarray) else v.numpy() for v in (weight, bias))     # no step of theirs to record
-        return affine(x, *scale_shift(weight, bias, running_mean.numpy(), running_var.numpy(), eps), relu)
+            weight, bias = (v if isinstance(v, np.ndarray) else v._data for v in (weight, bias))     # no step of theirs to record
+        return affine(x, *scale_shift(weight, bias, running_mean._data, running_var._data, eps), relu)
     count = math.prod(x.shape) // max(channels, 1)
     if count == 1:
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got x of shape {tuple(x.shape)}")
     if count == 0:
         return affine(x, weight, bias, relu)
-    mean, var = (m.numpy() for m in channel_moments(x.detach()))
+    mean, var = (m._data for m in channel_moments(x.detach()))
     if running_mean is not None:
-        running_mean._write((1 - momentum) * running_mean.numpy() + momentum * mean)
-        running_var._write((1 - momentum) * running_var.numpy() + momentum * var * (count / (count - 1)))
+        running_mean._write((1 - momentum) * running_mean._data + momentum * mean)
+        running_var._write((1 - momentum) * running_var._data + momentum * var * (count / (count - 1)))
     return _batch_norm(x, weight, bias, mean=mean, invstd=((var + eps) ** -0.5).astype(var.dtype), relu=relu)

@@ -280,13 +280,13 @@ def _all(x, *, dim, keepdim):
 
 
 def any(x, dim=None, keepdim=False):
-    """Whether any element is non-zero. bool, not differentiable."""
-    return _any(x, dim=check_dims("any", dim, x.ndim), keepdim=keepdim)
+    """Whether any element is non-zero; over no dims, `()`, of each. bool, not differentiable."""
+    return _any(x, dim=check_dims("any", dim, x.ndim) if dim != () else (), keepdim=keepdim)
 
 
 def all(x, dim=None, keepdim=False):
-    """Whether all elements are non-zero. bool, not differentiable."""
-    return _all(x, dim=check_dims("all", dim, x.ndim), keepdim=keepdim)
+    """Whether all elements are non-zero; over no dims, `()`, of each. bool, not differentiable."""
+    return _all(x, dim=check_dims("all", dim, x.ndim) if dim != () else (), keepdim=keepdim)
 
 
 @primitive

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,22 +15,31 @@ from .conv import channels_first, channels_last, check_image
 from .geometry import check_size, pair
 
 
-def _table(size: int, out: int, mode: str, align_corners: bool, scale: float | None) -> tuple[np.ndarray, ...]:
-    """For each output index: the two input indices it mixes, and the weight of the second (PyTorch's conventions)."""
-    i = np.arange(out)
-    step = 1 / scale if scale else size / out
+def _table(size: int, out: int, mode: str, align_corners: bool, scale: Fraction | None) -> tuple[np.ndarray, ...]:
+    """For each output index: the two input indices it mixes, and the weight of the second. In exact integers."""
+    scale = scale or Fraction(out, size)
+    num, den = scale.numerator, scale.denominator          # num outputs for each den inputs
+    i: Any = np.arange(out)
+    if max(out, size) * max(num, den) >= 2**60:            # of a factor that is no simple fraction
+        i = i.astype(object)
     if mode == "nearest":
-        lo = np.minimum(np.floor(i * np.float32(step)).astype(np.int64), size - 1)
-        return lo, lo, np.zeros(out)
-    if mode == "nearest-exact":
-        lo = np.minimum(np.floor((i + 0.5) * step).astype(np.int64), size - 1)
-        return lo, lo, np.zeros(out)
-    if align_corners:
-        source = i * ((size - 1) / (out - 1) if out > 1 else 0.0)
+        place, unit = i * den, num
+    elif mode == "nearest-exact":
+        place, unit = (2 * i + 1) * den, 2 * num
+    elif align_corners:
+        place, unit = i * (size - 1), max(out - 1, 1)
     else:
-        source = np.maximum((i + 0.5) * step - 0.5, 0)
-    lo = np.minimum(np.floor(source).astype(np.int64), size - 1)
-    return lo, np.minimum(lo + 1, size - 1), source - lo
+        place, unit = np.maximum((2 * i + 1) * den - num, 0), 2 * num
+    lo = np.minimum((place // unit).astype(np.int64), size - 1)
+    if mode != "bilinear":
+        return lo, lo, np.zeros(out)
+    return lo, np.minimum(lo + 1, size - 1), np.asarray((place - lo * unit) / unit, np.float64)
+
+
+def _fraction(factor: float) -> Fraction:
+    """The simple fraction that a factor stands for: 15/11 for 60 / 44, which a float only comes close to."""
+    simple = Fraction(factor).limit_denominator(1 << 20)
+    return simple if float(simple) == factor else Fraction(factor)
 
 
 @primitive
@@ -61,11 +73,14 @@ def _tables(rows: Any, columns: Any, dtype: np.dtype) -> tuple[np.ndarray, ...]:
 def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=None):
     """Resize images to a size or by a factor.
 
+    Differs from PyTorch where that rounds: positions and sizes are exact, so 44 pixels times 60 / 44 are 60 (PyTorch: 59), and
+    2 pixels 25 times are 25 of each (PyTorch: 26 and 24).
+
     Args:
         x: (N, C, H, W), float.
         size: int or (rows, columns); or
         scale_factor: a positive number or (rows, columns).
-        mode: "nearest" (PyTorch's floor rule), "nearest-exact" (pixel centres) or "bilinear".
+        mode: "nearest" (output i is input floor(i * size / output size)), "nearest-exact" (pixel centres) or "bilinear".
         align_corners: bilinear only: the corner pixels' centres, rather than the corners, coincide.
 
     Returns:
@@ -81,12 +96,13 @@ def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=N
         raise ValueError("interpolate: align_corners is only for mode='bilinear'")
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate: give either size or scale_factor")
-    scales: tuple[float | None, float | None] = (None, None)
+    scales: tuple[Fraction | None, ...] = (None, None)
     if size is None:
-        scales = tuple(scale_factor) if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
-        if len(scales) != 2 or not all(isinstance(s, (int, float)) and 0 < s < float("inf") for s in scales):
-            raise ValueError(f"interpolate: scale_factor must be positive, got {scale_factor!r}")
-        size = tuple(int(n * s) for n, s in zip(x.shape[2:], scales, strict=True))
+        factors = tuple(scale_factor) if isinstance(scale_factor, (tuple, list)) else (scale_factor, scale_factor)
+        if len(factors) != 2 or not all(isinstance(s, Real) and not isinstance(s, bool) and 0 < s < math.inf for s in factors):
+            raise ValueError(f"interpolate: scale_factor must be a positive number or a pair, got {scale_factor!r}")
+        scales = tuple([_fraction(float(s)) for s in factors])
+        size = tuple([int(n * s) for n, s in zip(x.shape[2:], scales, strict=True)])
     size = pair("interpolate", "size", size, minimum=1)
     if 0 in x.shape[2:]:
         raise ValueError(f"interpolate: x of shape {tuple(x.shape)} has no pixels")

@@ -156,9 +156,7 @@ class Optimizer:
         return loss
 
     def _check_parameter(self, p: Tensor, grad: Tensor, like_it: set[str]) -> None:
-        if not p._data.flags.writeable:
-            raise RuntimeError(f"{type(self).__name__}.step: a parameter of shape {p.shape} lies in read-only memory; "
-                               "make it with tg.tensor(...)")
+        p._check_writable(f"{type(self).__name__}.step")
         shape, dtype = p._data.shape, p._data.dtype
         for name, t in (("gradient", grad), *self.state.get(p, {}).items()):
             if (t._data.shape != shape or t._data.dtype != dtype) and (name in like_it or t is grad):
