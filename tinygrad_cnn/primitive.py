@@ -130,10 +130,13 @@ class Primitive:
 
     def run(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> Any:
         """The forward on arrays. Silent, as PyTorch is: NaN and Inf are values, found by looking at the result."""
-        if _silence.on:
-            return self.forward(*arrays, **attributes)
-        with np.errstate(all="ignore"):
-            return self.forward(*arrays, **attributes)
+        try:
+            if _silence.on:
+                return self.forward(*arrays, **attributes)
+            with np.errstate(all="ignore"):
+                return self.forward(*arrays, **attributes)
+        except MemoryError as error:
+            raise MemoryError(f"{self.name.strip('_')}: {error}") from error
 
     def run_over(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> bool:
         """Write the result over the first array, if that can be done; as silent as `run`."""

@@ -7,7 +7,6 @@ compared with loops in Python's integers; where a result would be huge the call 
 import contextlib
 import math
 import random as randoms
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -150,8 +149,10 @@ def conv_transpose2d(random: Random) -> tuple[str, Callable[[], None]]:
     c = _drawn_conv(random)
     inputs = random.randint(1, 3), random.randint(1, 3)
     extra = tuple(random.randint(0, 1) if max(s, d) > 1 else 0 for s, d in zip(c.stride, c.dilation, strict=True))
-    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + e + 1
-                 for n, s, p, d, k, e in zip(inputs, c.stride, c.padding, c.dilation, (c.R, c.S), extra, strict=True))
+    whole = [(n - 1) * s + d * (k - 1) + e + 1 for n, s, d, k, e in zip(inputs, c.stride, c.dilation, (c.R, c.S), extra, strict=True)]
+    if random.random() < 0.6:                  # all but a few pixels
+        c.padding = tuple(max(0, (n - random.randint(1, 6)) // 2) for n in whole)
+    size = tuple(n - 2 * p for n, p in zip(whole, c.padding, strict=True))
     must = min(size) > 0 and _allowed(c.N * size[0] * size[1] * c.C, *c.stride, *c.dilation, *c.padding,
                                       _padded((size[0], c.padding[0]), (size[1], c.padding[1])))
 
@@ -228,7 +229,7 @@ def local_conv2d(random: Random) -> tuple[str, Callable[[], None]]:
 def pool(random: Random) -> tuple[str, Callable[[], None]]:
     maxima, ceil = random.random() < 0.5, random.random() < 0.5
     image = random.randint(1, 8), random.randint(1, 8)
-    kernel = _pair(random, 1, 4)
+    kernel = _pair(random, 1, 4, image)
     padding = tuple(random.choice((0, k // 2, k // 2, min(k // 2, _integer(random, 0, 2, k)))) for k in kernel)
     stride = _pair(random, 1, 3, kernel, padding)
     dilation = _pair(random, 1, 2, kernel) if maxima else (1, 1)
@@ -299,10 +300,11 @@ def interpolate(random: Random) -> tuple[str, Callable[[], None]]:
 
 def pad(random: Random) -> tuple[str, Callable[[], None]]:
     mode = random.choice(("constant", "constant", "reflect", "replicate", "circular"))
-    widths = [random.choice((1, 1, -1)) * _integer(random, 0, 3) for _ in range(4)]
+    widths = [random.choice((1, 1, -1)) * (_integer(random, 0, 3) if random.random() < 0.4 else random.randint(0, 3)) for _ in range(4)]
     size = 5 + widths[2] + widths[3], 4 + widths[0] + widths[1]
     fits = all(0 <= w <= {"reflect": n - 1, "circular": n}.get(mode, w) for w, n in zip(widths, (4, 4, 5, 5), strict=True))
-    must = min(size) >= 0 and (mode == "constant" or fits) and _allowed(3 * math.prod(size), *widths)
+    crops = [n + min(a, 0) + min(b, 0) for n, a, b in ((4, *widths[:2]), (5, *widths[2:]))]
+    must = min(crops) >= 0 and (mode == "constant" or fits) and _allowed(3 * math.prod(size), *widths)
     if mode == "constant" and min(size) < 1 <= max(size) and max(map(abs, widths)) > 10:
         raise Discarded                        # nothing, of a huge size: NumPy may have it or not
 
@@ -336,6 +338,8 @@ FUNCTIONS = (conv2d, conv2d, conv2d, conv2d, conv_transpose2d, conv_transpose2d,
 
 
 def main(first: int, count: int) -> None:
+    import resource                            # Windows has none
+
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)

@@ -19,7 +19,7 @@ from .norm import channel_sum
 from .patches import DEPTH, PITCH, PIXELS, gather, runs_of
 from .rows import ROWS, VECS, lanes_of, pack, product_narrow, product_wide, transposed
 from .simd import VECTOR_BYTES, lanes, store_steps
-from .taps import all_taps, in_order, input_phases, leave_out
+from .taps import all_taps, in_order, input_phases, phase_count
 
 BAND_BYTES = 1 << 19  # of copied lines of images per task: a part of the second-level cache
 CACHE_BYTES = 1 << 20  # of weights that stay in the second-level cache from one task to the next
@@ -342,9 +342,8 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     stride, padding, dilation, groups = pair(stride), pair(padding), pair(dilation), int(groups)
     if out.size == 0:
         return
-    if g.size == 0 or leave_out(stride, out.shape[1:3]):
-        out[...] = 0
     if g.size == 0:
+        out[...] = 0
         return
     way = _way(True, g.shape, w.shape, out.shape, stride, padding, dilation, groups, g.dtype, is_kept(w), options.conv_algorithm)
     if way is depthwise:
@@ -355,6 +354,8 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
         columns.conv2d_input_grad(g, w, stride, padding, dilation, out)
     else:
         R, S, C, K = w.shape
+        if len(way.phases) < phase_count(stride, out.shape[1:3]):
+            out[...] = 0
         w = transposed(w.reshape(R * S, C, K), C)  # (R, S, C, K) -> (R * S, K, C)
         _correlate(g, w, way, K // groups * C, C, K // groups, C, groups, None, -np.inf, (1, 1), out, stride)
 

@@ -25,7 +25,7 @@ from .simd import (
     tile_store_rows,
     tile_zeros,
 )
-from .taps import all_taps, in_order, input_phases, inside, leave_out
+from .taps import all_taps, in_order, input_phases, inside, phase_count
 from .weight_grad import sum_parts
 
 # Output pixels and vectors of channels at a time: enough sums to hide the latency of additions.
@@ -205,14 +205,14 @@ def conv2d(x, w, bias, stride, padding, dilation, out, relu):
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, out):
-    """`conv.conv2d_input_grad` with groups that suit: g (N, OH, OW, K), w (R, S, C // groups, K), out (N, H, W, C), zeros if phases are left out."""
+    """`conv.conv2d_input_grad` with groups that suit: g (N, OH, OW, K), w (R, S, C // groups, K), out (N, H, W, C)."""
     (R, S, G, K), C = w.shape, out.shape[3]
-    repeated = out
-    if K != C:
-        repeated = (memory.zeros if leave_out(stride, out.shape[1:3]) else memory.empty)((*out.shape[:3], K), out.dtype)
+    repeated = out if K == C else memory.empty((*out.shape[:3], K), out.dtype)
     # (R, S, inputs of a group, groups, outputs of it) -> (R * S, outputs, groups, inputs)
     w = w.reshape(R * S, G, K // G, G).transpose(0, 3, 2, 1).reshape(R * S, G, K)
     plan = _plan((R, S), stride, padding, dilation, repeated.shape, True)
+    if len(plan[0]) < phase_count(stride, out.shape[1:3]):
+        repeated[...] = 0
     _run(g, w, plan, 1, 1, np.zeros(K, out.dtype), -np.inf, repeated, *stride)
     if K != C:
         np.sum(repeated.reshape(*out.shape, K // C), axis=4, out=out)  # (N, H, W, K) -> (N, H, W, C, K // C) -> sum

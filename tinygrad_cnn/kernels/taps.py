@@ -29,29 +29,34 @@ def all_taps(kernel: Pair, padding: Pair, dilation: Pair) -> Taps:
 MANY_PHASES = 64
 
 
-def leave_out(stride: Pair, size: Pair) -> bool:
-    """Whether `input_phases` are too many to list those, too, that no tap meets: their pixels are then to be zeroed beforehand."""
-    return min(stride[0], size[0]) * min(stride[1], size[1]) > MANY_PHASES
+def phase_count(stride: Pair, size: Pair) -> int:
+    """How many phases of the stride an image has."""
+    return min(stride[0], size[0]) * min(stride[1], size[1])
+
+
+def _met(taps: int, stride: int, padding: int, dilation: int) -> dict[int, list[Pair]]:
+    """For each phase of an axis that taps meet: these, and the output in which each meets the phase's first pixel."""
+    met: dict[int, list[Pair]] = {}
+    for tap in range(taps):
+        before, first = divmod(tap * dilation - padding, stride)
+        met.setdefault(first, []).append((tap, -before))
+    return met
 
 
 def input_phases(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Pair) -> Iterator[Taps]:
     """The input gradient as sh * sw convolutions of stride 1 over the output gradient, one per phase of the stride.
 
     Input row top + i * sh meets tap r in output row i + (top + ph - r * dh) / sh, where that is whole. The first phase, with most
-    pixels, is always there; of others that no tap meets see `leave_out`.
+    pixels, is always there. Of many (`phase_count`), those that no tap meets are left out: their pixels are to be zeroed beforehand.
     """
-    met: list[dict[int, list[Pair]]] = [{}, {}]    # for rows and columns: the taps that each phase meets, and where
-    for axis in (0, 1):
-        for tap in range(kernel[axis]):
-            first = (tap * dilation[axis] - padding[axis]) % stride[axis]
-            met[axis].setdefault(first, []).append((tap, (first + padding[axis] - tap * dilation[axis]) // stride[axis]))
-    few = not leave_out(stride, size)
-    tops, lefts = ([f for f in (range(min(s, n)) if few else sorted({0, *taps})) if f < n]
-                   for s, n, taps in zip(stride, size, met, strict=True))
+    down, across = (_met(*axis) for axis in zip(kernel, stride, padding, dilation, strict=True))
+    tops, lefts = (list(range(min(s, n))) for s, n in zip(stride, size, strict=True))
+    if phase_count(stride, size) > MANY_PHASES:
+        tops, lefts = ([f for f in sorted({0, *met}) if f < n] for met, n in zip((down, across), size, strict=True))
     for top in tops:
         for left in lefts:
-            taps = [(r, s, dy, dx) for r, dy in met[0].get(top, ()) for s, dx in met[1].get(left, ())]
-            yield Taps(top, left, [r * kernel[1] + s for r, s, _, _ in taps], [dy for *_, dy, _ in taps], [dx for *_, dx in taps])
+            taps = [(r * kernel[1] + s, dy, dx) for r, dy in down.get(top, ()) for s, dx in across.get(left, ())]
+            yield Taps(top, left, [w for w, _, _ in taps], [dy for _, dy, _ in taps], [dx for _, _, dx in taps])
 
 
 def in_order(taps: Taps) -> Taps:

@@ -265,9 +265,9 @@ def partial_sums(g, x, stride, padding, dilation, groups, size):
         parts = min(PARTIALS, -(-N * OH * OW // CHUNK), -(-MIN_TASKS // (groups * -(-T // DEPTH))))
         partial = memory.empty((parts, groups, -(-T // CHANNELS) * CHANNELS, Kp), x.dtype)
         taps = all_taps((R, S), padding, dilation)
+        windows, panels = memory.empty((workers, CHUNK * PITCH), x.dtype), memory.empty((workers, CHUNK * VECS * L), x.dtype)
         _window_sums(x, g.reshape(-1), runs_of(taps.dy, taps.dx, C, groups == 1), C, T, Kg, groups, OH, OW, sh, sw, parts,
-                     partial.reshape(-1), memory.empty((workers, CHUNK * PITCH), x.dtype), memory.empty((workers, CHUNK * VECS * L), x.dtype),
-                     work=work)
+                     partial.reshape(-1), windows, panels, work=work)
         return partial
     partial = memory.empty((parts, groups, T, Kp), x.dtype)
     _image_sums(x, g.reshape(-1), R, S, C, run, _tile_for(run, NINE), _tile_for(run, FIVE), Kg, groups, OH, OW, sh, sw, ph, pw, dh,

@@ -150,8 +150,8 @@ def check_shape(function: str, shape: Any) -> tuple[int, ...]:
 
 
 def check_size(function: str, sizes: Sequence[int]) -> None:
-    """ValueError where the number of bytes would not fit a signed 64-bit integer."""
-    if math.prod(sizes) > LARGEST:
+    """ValueError where the number of bytes would not fit a signed 64-bit integer, were sizes of 0 left out."""
+    if math.prod([n or 1 for n in sizes]) >= LARGEST:
         raise ValueError(f"{function}: a tensor of shape {tuple(sizes)} is too large")
 
 
@@ -159,7 +159,8 @@ def pair(function: str, name: str, value: Any, *, minimum: int) -> tuple[int, in
     """(height, width) from an int or a pair of ints, each at least `minimum` and at most LARGEST."""
     if type(value) is int and minimum <= value <= LARGEST:     # the usual forms first: this runs for every layer
         return value, value
-    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and minimum <= min(value) and max(value) <= LARGEST:
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and \
+            minimum <= min(value) and max(value) <= LARGEST:
         return value
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) == 1:

@@ -122,21 +122,19 @@ def _windows(name: str, x: Any, kernel_size: Any, stride: Any, padding: Any, dil
     kernel = pair(name, "kernel_size", kernel_size, minimum=1)
     stride = kernel if stride is None or stride == () else pair(name, "stride", stride, minimum=1)
     padding, dilation = pair(name, "padding", padding, minimum=0), pair(name, "dilation", dilation, minimum=1)
-    size = _size(name, x.shape[2:], kernel, stride, padding, dilation, bool(ceil_mode))
-    most = x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1]
-    return kernel, at_most(stride, most), padding, at_most(dilation, most), size
+    return _fitted(name, x.shape[2:], kernel, stride, padding, dilation, bool(ceil_mode))
 
 
 @functools.lru_cache(maxsize=1024)
-def _size(name: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple[int, ...]:
+def _fitted(name: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple[Any, ...]:
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         raise ValueError(f"{name}: padding {padding} must be at most half of kernel_size {kernel}")
     size = tuple(window_count(n, k, s, 2 * p, d, ceil=ceil_mode)
                  for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True))
+    most = image[0] + 2 * padding[0], image[1] + 2 * padding[1]
     if min(size) < 1:
-        raise ValueError(f"{name}: kernel_size {kernel} is larger than the padded input of "
-                         f"{tuple(n + 2 * p for n, p in zip(image, padding, strict=True))}")
-    return size
+        raise ValueError(f"{name}: kernel_size {kernel} is larger than the padded input of {most}")
+    return kernel, at_most(stride, most), padding, at_most(dilation, most), size
 
 
 def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
