@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def run(*command: str, seconds: float, **environment: str) -> str:
+def run(*command: str, seconds: float, cwd: Path = ROOT, **environment: str) -> str:
     """What `python -m *command` prints. The test fails with the last line of that if the process crashes, fails, or takes too long."""
     with tempfile.TemporaryFile("w+") as out:
         try:
             code = subprocess.run([sys.executable, "-X", "faulthandler", "-m", *command], stdout=out, stderr=subprocess.PIPE, text=True,
-                                  cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, timeout=seconds, check=False)
+                                  cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, timeout=seconds, check=False)
             ended = f"exit status {code.returncode}" if code.returncode >= 0 else signal.Signals(-code.returncode).name
             said = code.stderr
         except subprocess.TimeoutExpired as expired:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import pickle
 
 import numpy as np
@@ -131,8 +132,8 @@ def test_manual_seed_repeats_everything():
         assert a.tolist() == b.tolist()
     tg.set_rng_state(state)
     assert tg.rand(3).tolist() == later.tolist()
-    for bad in (-1, 1.5, "a", True):
-        with pytest.raises(ValueError, match="manual_seed"):
+    for bad, error in ((-1, ValueError), (1.5, TypeError), ("a", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="manual_seed"):
             tg.manual_seed(bad)
 
 
@@ -150,7 +151,7 @@ def test_huge_and_impossible_shapes():
 def test_numbers_of_one_element():
     x = tg.tensor([[2.5]])
     assert (x.item(), float(x), int(x), bool(x), f"{x[0, 0]:.2f}") == (2.5, 2.5, 2, True, "2.50")
-    assert "{}|{}|{}".format(tg.tensor(9.375), tg.tensor(2.0, requires_grad=True), tg.tensor(7)) == "9.375|2.0|7"      # PyTorch's
+    assert f"{tg.tensor(9.375)}|{tg.tensor(2.0, requires_grad=True)}|{tg.tensor(7)}" == "9.375|2.0|7"      # PyTorch's
     assert isinstance(x.item(), float) and isinstance(tg.tensor(3).item(), int) and tg.tensor(True).item() is True
     assert [10, 20, 30][tg.tensor(1)] == 20 and list(range(tg.tensor(2))) == [0, 1]
     for call, error in ((lambda: tg.ones(2).item(), ValueError), (lambda: bool(tg.ones(2)), ValueError), (lambda: [1, 2][tg.tensor(1.0)], TypeError),
@@ -216,6 +217,62 @@ def test_repr(make, expected):
 
 def test_the_repr_of_a_large_tensor_is_short():
     assert len(repr(tg.zeros(1000, 1000))) < 1000 and "..." in repr(tg.zeros(1000, 1000))
+
+
+# ---- the legacy constructor, and numbers that do not fit ------------------------------------------------------------------
+
+
+def test_the_legacy_constructor_is_pytorchs():
+    assert tg.Tensor([1, 2, 3]).tolist() == [1, 2, 3] and tg.Tensor([1, 2, 3]).dtype == tg.float32
+    assert tg.Tensor(5).shape == (5,) and tg.Tensor(2, 3).shape == (2, 3) and tg.Tensor().shape == (0,) and tg.Tensor(np.int64(3)).shape == (3,)
+    assert tg.Tensor(np.array([1.0, 2.0])).dtype == tg.float32 and tg.Tensor((2, 3)).tolist() == [2, 3] and not tg.Tensor([1.0]).requires_grad
+    x = tg.ones(2)
+    tg.Tensor(x).fill_(5)                      # of a float32 tensor it is the same memory
+    assert x.tolist() == [5, 5]
+    for bad, error in (((5.0,), TypeError), ((True,), TypeError), (("x",), TypeError), ((-1,), ValueError), ((2, 1.5), TypeError), (([1, [2]],), ValueError)):
+        with pytest.raises(error):
+            tg.Tensor(*bad)
+
+
+INTEGERS = ["uint8", "int8", "int16", "int32", "int64"]
+NUMBERS = [0, 1, -1, 127, 128, 200, 255, 256, 300, -128, -129, -255, -256, -300, 2**31 - 1, 2**31, -(2**31), 2**40, 2**63 - 1, 2**70, 1.5, -1.5, 255.9, 256.5, 1e10, 1e20, math.inf, -math.inf, math.nan, True]
+FILLING = {
+    "tensor": lambda lib, v, dtype: lib.tensor(v, dtype=dtype), "tensor of a list": lambda lib, v, dtype: lib.tensor([0, v], dtype=dtype),
+    "full": lambda lib, v, dtype: lib.full((2,), v, dtype=dtype), "fill_": lambda lib, v, dtype: lib.zeros(2, dtype=dtype).fill_(v),
+    "x[0] = v": lambda lib, v, dtype: put(lib.zeros(2, dtype=dtype), v), "full_like": lambda lib, v, dtype: lib.full_like(lib.zeros(2, dtype=dtype), v),
+}
+
+
+def put(x, value):
+    x[0] = value
+    return x
+
+
+def outcome(call):
+    try:
+        return call().tolist()
+    except (RuntimeError, ValueError, OverflowError) as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("how", FILLING)
+def test_numbers_that_do_not_fit_are_refused_where_pytorch_refuses_them(how):
+    torch = pytest.importorskip("torch")
+    for name in INTEGERS:
+        for value in NUMBERS:
+            theirs = outcome(lambda name=name, value=value: FILLING[how](torch, value, getattr(torch, name)))
+            ours = outcome(lambda name=name, value=value: FILLING[how](tg, value, getattr(tg, name)))
+            assert ours == (ValueError if isinstance(theirs, type) else theirs), (name, value)
+
+
+def test_arithmetic_with_numbers_that_do_not_fit_wraps_as_in_pytorch():
+    torch = pytest.importorskip("torch")
+    for name in INTEGERS:
+        assert (tg.tensor([1, 2], dtype=getattr(tg, name)) > -1).tolist() == [True, True]      # comparisons do not wrap, as PyTorch's do
+        for value in (300, -1, -300, 2**40, 2**31):
+            for call in (lambda x, v: x + v, lambda x, v: v - x, lambda x, v: x * v):
+                ours, theirs = (call(lib.tensor([1, 2], dtype=getattr(lib, name)), value) for lib in (tg, torch))
+                assert ours.tolist() == theirs.tolist() and str(ours.dtype) == str(theirs.dtype).removeprefix("torch."), (name, value)
 
 
 # ---- copies and pickles ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as _np
 from . import autograd, backends, data, draw, explain, memory, nn, optim
 from .backends import get_num_threads, set_num_threads
 from .graph import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .ops.arguments import guard as _guard
 from .ops.elementwise import (
                               abs,
                               acos,
@@ -150,6 +151,8 @@ from .tensor import (
                               zeros,
                               zeros_like,
 )
+
+_guard(globals())
 
 float32, float64 = _np.dtype("float32"), _np.dtype("float64")
 int8, int16, int32, int64, uint8 = (_np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8"))

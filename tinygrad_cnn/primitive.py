@@ -15,6 +15,7 @@ recorded. Therefore this module knows nothing of Tensors, and every forward can 
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,23 @@ import numpy as np
 
 registry: dict[str, Primitive] = {}
 """Every primitive by name; the tests walk it to find one without samples."""
+
+
+NAMELESS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError, MemoryError, RuntimeError)
+"""Exceptions of Python and NumPy, whose messages may leave open where they come from."""
+
+
+def named_error(error: Exception, function: str, parameters: Sequence[str] = ()) -> Exception:
+    """The error itself, if it names the function or one of its parameters, or is of somebody's own class; else one that does."""
+    text = str(error)
+    if any(re.search(rf"\b{re.escape(name)}\b", text) for name in (function, *parameters)):
+        return error
+    kind = type(error)
+    if kind.__module__.partition(".")[0] == "numpy":
+        kind = next(base for base in NAMELESS if isinstance(error, base))
+    if kind not in NAMELESS:
+        return error
+    return (TypeError if kind is AttributeError else kind)(f"{function}: {text}").with_traceback(error.__traceback__)
 
 
 class _Silence(threading.local):
@@ -108,12 +126,14 @@ class Primitive:
         self.view: Callable[..., Any] | None = (forward if view is True else view) or None
         self.broadcasts, self.over = broadcasts, over
         self.__name__, self.__doc__, self.__wrapped__ = self.name, forward.__doc__, forward
+        forward.__qualname__ = self.name       # what Python says of a wrong number of arguments
         self.__module__, self.__qualname__ = forward.__module__, self.name
         parameters = inspect.signature(forward).parameters.values()
         self.arguments = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.attributes = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
         self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
         self.defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+        self._known = frozenset(self.attributes)
         self.rules: dict[int, Rule] = {}
         self.joint_rule: Rule | None = None
         self.overwrites = False                # whether a rule may write over the cotangent
@@ -122,11 +142,21 @@ class Primitive:
 
     def __call__(self, *args: Any, **attributes: Any) -> Any:
         """Run on arrays, or let the first Tensor among the arguments record the call."""
+        if attributes and not self._known.issuperset(attributes):
+            args, attributes = self._bind(args, attributes)
         for argument in args:
             record = getattr(type(argument), "_record", None)
             if record is not None:
                 return record(self, args, attributes)
         return self.run(args, attributes)
+
+    def _bind(self, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments by position, also those that were given by name."""
+        try:
+            bound = inspect.signature(self.forward).bind(*args, **given)
+        except TypeError as error:
+            raise TypeError(f"{self.name.lstrip('_')}: {error}") from None
+        return bound.args, bound.kwargs
 
     def run(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> Any:
         """The forward on arrays. Silent, as PyTorch is: NaN and Inf are values, found by looking at the result."""
@@ -135,8 +165,8 @@ class Primitive:
                 return self.forward(*arrays, **attributes)
             with np.errstate(all="ignore"):
                 return self.forward(*arrays, **attributes)
-        except MemoryError as error:
-            raise MemoryError(f"{self.name.strip('_')}: {error}") from error
+        except NAMELESS as error:
+            raise named_error(error, self.name.lstrip("_"), self.arguments) from error.__cause__
 
     def run_over(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> bool:
         """Write the result over the first array, if that can be done; as silent as `run`."""
@@ -152,6 +182,7 @@ class Primitive:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             self.rules[argument] = Rule(function, self)
             self.overwrites |= self.rules[argument].overwrites
+            self._plans.clear()
             return function
         return register
 
@@ -162,6 +193,7 @@ class Primitive:
         """
         self.joint_rule = Rule(function, self)
         self.overwrites |= self.joint_rule.overwrites
+        self._plans.clear()
         return function
 
     def plan(self, wanted: tuple[bool, ...]) -> tuple[frozenset[int], frozenset[int]]:

@@ -16,6 +16,7 @@ from .graph import Leaf, Node, Saved, Storage
 from .layout import HIDDEN, KEPT, PLAIN
 from .memory import owner as owner_of
 from .ops import elementwise, linalg, movement, numpy_api, reduce, sorting
+from .ops.arguments import guard_methods
 from .ops.geometry import DEFAULT_DTYPE, DTYPES, check_dtype, check_fits, check_shape, number
 from .primitive import Primitive
 from .random import generator
@@ -602,6 +603,8 @@ class Tensor:
         name = "x[...] = value"
         index = movement.check_index(index, self.shape)
         array = value._values(name) if isinstance(value, Tensor) else np.asarray(value)
+        if not isinstance(value, (Tensor, np.ndarray, np.generic)):
+            check_fits(name, array, self.dtype)
         if array.dtype.kind == "f" and self.dtype.kind != "f" and array.ndim:
             raise TypeError(f"{name}: the value is {array.dtype} and cannot be written into a {self.dtype} tensor")
         if self._recorded(value):
@@ -690,8 +693,10 @@ class Tensor:
         return format(self.item(), spec) if not self.ndim else str(self)
 
     def __repr__(self) -> str:
-        values = np.array2string(self._values("repr"), precision=4, separator=", ", threshold=1000, prefix="tensor(", floatmode="maxprec_equal"
-                                 if self._data.dtype.kind == "f" and not np.array_equal(self._data, np.round(self._data)) else "maxprec")
+        data = self._values("repr")
+        broken = data.dtype.kind == "f" and not np.array_equal(data, np.round(data))
+        values = np.array2string(data, precision=4, separator=", ", threshold=1000, prefix="tensor(",
+                                 floatmode="maxprec_equal" if broken else "maxprec")
         facts = [values, f"dtype={self.dtype}"]
         if 0 in self.shape:
             facts.insert(1, f"shape={self.shape}")
@@ -825,6 +830,10 @@ class Tensor:
             if isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda", "mps"):
                 if value != "cpu":
                     raise ValueError(f"to: device {value!r} is not available; this engine runs on the CPU")
+            elif value is not None and value is device:
+                raise TypeError(f"to: device must be 'cpu', got {value!r:.60}")
+            elif value is not None and dtype is not None:
+                raise TypeError(f"to: wanted one dtype, got {value!r:.60} and {dtype!r:.60}")
             elif value is not None:
                 dtype = value.dtype if isinstance(value, Tensor) else value
         wanted = self.dtype if dtype is None else check_dtype("to", dtype)
@@ -870,6 +879,8 @@ class Tensor:
         """New values in self's dtype."""
         return tensor(data, dtype=self.dtype)
 
+
+guard_methods(Tensor)
 
 _hook_keys = itertools.count()
 
@@ -1035,7 +1046,7 @@ def full(shape: Any, fill_value: float, dtype: Any = None, requires_grad: bool =
         kind = np.asarray(fill_value).dtype.kind
         dtype = DEFAULT_DTYPE if kind == "f" else np.dtype(bool) if kind == "b" else np.dtype(np.int64)
     return _filled("full", (tuple(shape) if isinstance(shape, (tuple, list)) else shape,), dtype, requires_grad,
-                   lambda s: np.full(s, fill_value))
+                   lambda s: np.full(s, number("full", "fill_value", fill_value, np.dtype(dtype))))
 
 
 def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None, requires_grad: bool = False) -> Tensor:
@@ -1076,7 +1087,7 @@ def randint(low: int, high: int | None = None, size: Any = (), dtype: Any = np.i
         low, high = 0, low
     if high <= low:
         raise ValueError(f"randint: high {high} must be greater than low {low}")
-    return _filled("randint", (tuple(size),), dtype, False, lambda s: np.asarray(generator().integers(low, high, s)))
+    return _filled("randint", (size,), dtype, False, lambda s: np.asarray(generator().integers(low, high, s)))
 
 
 def randperm(n: int) -> Tensor:

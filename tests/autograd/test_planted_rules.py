@@ -10,6 +10,7 @@ from tinygrad_cnn.autograd import GradcheckError, gradcheck, gradgradcheck
 from tinygrad_cnn.primitive import Rule, registry
 
 from ..op_samples import SAMPLES
+from . import planted
 
 
 def plant(monkeypatch, name, argument, wrong):
@@ -88,7 +89,7 @@ WRONG_AT_ONCE = {
                             if len(g[index].shape) >= len(value_shape) else right),
     "cat-in-reverse": ("_cat", None, lambda right, **_: [r if r is None else r.flip(0) for r in right]),
     "einsum-forgets-an-operand": ("_einsum", None, lambda right, operands, **_: [r if r is None else r / x for r, x in zip(right, operands, strict=True)]),
-    "linear-bias-mean": ("_linear", 2, lambda right, g: g.mean(tuple(range(g.ndim - 1)))),
+    "linear-bias-mean": ("_linear", 2, lambda right, g, bias_shape: right * (bias_shape[0] / g.numel())),
     "avg-pool-pad-count": ("_avg_pool2d", 0, lambda right, g, x_shape, windows, count_include_pad, divisor: registry["_avg_pool2d_adjoint"](
         g, windows=windows, size=x_shape[2:], count_include_pad=not count_include_pad, divisor=divisor)),
     "max-pool-neighbour": ("_max_pool2d", 0, lambda right, g, taps, x_shape, windows: right.roll(1, 3)),
@@ -184,3 +185,9 @@ def test_one_wrong_element_hides_from_one_random_direction(monkeypatch):
     assert abs(along - numeric) < 0.01 * abs(numeric)
     with pytest.raises(GradcheckError, match=r"1 of 20 elements .* Worst: d output\[\] / d input\[10\]"):
         gradcheck(lambda t: t.exp().sum(), x.detach()[:20].clone().requires_grad_())
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(SAMPLES) if registry[n].rules or registry[n].joint_rule])
+def test_everything_planted_in_a_primitive_is_noticed_or_the_same_anyway(name):
+    left, total = planted.survivors(name, SAMPLES[name])
+    assert total > 0 and [what for what in left if planted.reason(name, what) is None] == []

@@ -126,3 +126,23 @@ def test_a_primitive_is_a_method_in_a_class():
         doubled = Primitive(lambda x: x * 2, name="doubled")
 
     assert Box([1.0]).doubled().tolist() == [2]
+
+
+def test_a_rule_that_is_replaced_gets_what_it_reads():
+    @primitive
+    def twice(x):
+        return 2 * x
+
+    @twice.vjp(0)
+    def _(g):
+        return 2 * g
+
+    x = tg.tensor([3.0], requires_grad=True)
+    twice(x).backward()
+
+    @twice.vjp(0)
+    def _(g, x, out):
+        return g * out / x
+
+    twice(x).backward()
+    assert x.grad.tolist() == [4]

@@ -146,7 +146,7 @@ def test_regularizers_gradients(regularizer):
 @pytest.mark.parametrize("make", [explain.l2, explain.total_variation])
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_regularizers_take_off_never_add(make, weight):
-    with pytest.raises(ValueError, match=f"{make.__name__}: weight must be 0 or more"):
+    with pytest.raises(ValueError, match=f"{make.__name__}: weight must be (0 or more|a number)"):
         make(weight)
 
 

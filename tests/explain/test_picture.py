@@ -81,7 +81,7 @@ def test_wrong_images_are_named(images, error, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("options, words", [({"columns": 0}, "columns"), ({"enlarge": 1.5}, "enlarge"), ({"pad": -1}, "pad"),
+@pytest.mark.parametrize("options, words", [({"columns": 0}, "columns"), ({"enlarge": 0}, "enlarge"), ({"pad": -1}, "pad"),
                                             ({"scale": (1, 1)}, "scale")])
 def test_wrong_options_are_named(options, words):
     with pytest.raises(ValueError, match=f"grid: {words}"):

@@ -106,7 +106,7 @@ def test_dropout_in_evaluation_is_the_identity():
                                   lambda p: F.dropout(tg.ones(2), p, training=False), nn.Dropout, nn.Dropout2d,
                                   lambda p: F.dropout2d(tg.ones(1, 1, 2, 2), p, training=False)])
 def test_probabilities_out_of_range(make, p):
-    with pytest.raises(ValueError, match="p is a probability"):
+    with pytest.raises(ValueError, match="p is a probability|p must be a number, got NaN"):
         make(p)
 
 
@@ -143,6 +143,20 @@ def test_a_failed_batch_leaves_batch_norm_as_it_was():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         layer(tg.ones(1, 3, 1, 1))
     assert all((layer.state_dict()[k] == v).all() for k, v in before.items())
+
+
+@pytest.mark.parametrize("layer, shape", [(nn.BatchNorm1d, (1, 3)), (nn.BatchNorm2d, (1, 3, 1, 1))])
+def test_evaluation_without_running_statistics_says_what_is_missing(layer, shape):
+    layer = layer(3, track_running_stats=False).eval()
+    with pytest.raises(ValueError, match=r"without running statistics \(track_running_stats=False\) .*got input of shape") as caught:
+        layer(tg.ones(*shape))
+    assert "training" not in str(caught.value)
+    with pytest.raises(ValueError, match="when training"):
+        layer.train()(tg.ones(*shape))
+    with pytest.raises(ValueError, match="has 5 channels"):
+        layer.eval()(tg.ones(1, 5, *shape[2:]))
+    x = tg.randn(4, *shape[1:])
+    assert (layer(x) == layer.train()(x)).all()
 
 
 def test_batch_norm_of_an_empty_batch():
@@ -370,7 +384,7 @@ IMAGE = tg.zeros(1, 3, 4, 4)
     (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "groups=2 must divide in_channels=3"),
     (lambda: nn.Conv2d(3, 4, 3, groups=0), ValueError, "groups must be a positive int"),
     (lambda: nn.Conv2d(0, 4, 3), ValueError, "in_channels must be a positive int"),
-    (lambda: nn.Conv2d(3, 4.5, 3), ValueError, "out_channels must be a positive int"),
+    (lambda: nn.Conv2d(3, 4.5, 3), TypeError, "Conv2d: out_channels must be an int, got float 4.5"),
     (lambda: nn.Conv2d(3, 4, 3, dtype="float16"), TypeError, "float16"),
     (lambda: nn.Conv2d(3, 4, 3)(tg.zeros(1, 2, 5, 5)), ValueError, "x has 2 channels, weight expects 3"),
     (lambda: nn.Conv2d(3, 4, 7)(IMAGE), ValueError, "more than the padded input"),

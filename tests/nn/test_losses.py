@@ -148,7 +148,7 @@ def test_shapes_that_would_broadcast_raise(loss):
     (lambda: F.binary_cross_entropy_with_logits(tg.zeros(2), tg.zeros(2), pos_weight=tg.ones(3)), ValueError, "weight"),
     (lambda: F.huber_loss(tg.zeros(2), tg.zeros(2), delta=0), ValueError, "delta"),
     (lambda: F.smooth_l1_loss(tg.zeros(2), tg.zeros(2), beta=-1), ValueError, "beta"),
-    (lambda: F.mse_loss(None, tg.zeros(2)), TypeError, "mse_loss: input must be a Tensor, got NoneType"),
+    (lambda: F.mse_loss(None, tg.zeros(2)), TypeError, "mse_loss: input must be a Tensor, or .*got NoneType"),
     (lambda: F.cross_entropy(np.zeros((2, 3)), t([0, 1])), TypeError,
      "cross_entropy: input must be a Tensor, got ndarray"),
 ])

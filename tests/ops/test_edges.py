@@ -114,6 +114,9 @@ def test_batch_norm_of_one_value_per_channel_and_the_unbiased_running_variance()
     with pytest.raises(ValueError, match="batch_norm: running_mean has shape"):
         batch_norm(tg.ones(2, 3), tg.zeros(2), tg.ones(2), training=True)
     assert batch_norm(tg.ones(0, 3, 2, 2), training=True).shape == (0, 3, 2, 2)
+    for training in (True, False):
+        with pytest.raises(ValueError, match=r"batch_norm: x of shape \(2, 0, 4\) has no channels"):
+            batch_norm(tg.ones(2, 0, 4), tg.zeros(0), tg.ones(0), training=training)
 
 
 def test_batch_norm_far_from_zero():

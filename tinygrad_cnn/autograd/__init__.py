@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import graph
 from ..graph import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from ..ops import arguments
 from ..primitive import Primitive, primitive
 from ..tensor import Tensor, _root
 from .gradcheck import GradcheckError, gradcheck, gradgradcheck
@@ -72,3 +73,6 @@ def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Any = None, retai
     """Accumulate the gradients of several outputs in the leaves' `.grad`, in one walk; see `Tensor.backward`."""
     graph.backward(_roots("backward", tensors, grad_tensors), Tensor._wrap, create_graph=create_graph,
                    retain_graph=create_graph if retain_graph is None else retain_graph)
+
+
+arguments.guard(globals(), ("backward", "grad", "gradcheck", "gradgradcheck"))

@@ -12,6 +12,7 @@ import os
 from numbers import Integral
 
 from ..kernels import options
+from . import blas
 
 __all__ = ["conv", "get_num_threads", "set_num_threads"]
 
@@ -83,6 +84,4 @@ def set_num_threads(threads: int) -> None:
     if threads < 1:
         raise ValueError(f"set_num_threads: threads must be at least 1, got {threads}")
     options.threads = min(int(threads), _cores())
-    from threadpoolctl import threadpool_limits  # looks through all loaded libraries: only for those who ask
-
-    threadpool_limits(options.threads, user_api="blas")
+    blas.set_num_threads(options.threads)

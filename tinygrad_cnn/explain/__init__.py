@@ -7,6 +7,7 @@
 The model is left exactly as it was by everything here: parameters, gradients, buffers, mode, hooks.
 """
 
+from ..ops import arguments as _arguments
 from .filters import activation_grid, filters
 from .layers import activations, untouched
 from .maximize import Maximized, maximize
@@ -17,3 +18,5 @@ from .saliency import saliency, saliency_map
 
 __all__ = ["Maximized", "Objective", "Picture", "Regularizer", "activation_grid", "activations", "channel", "class_logit", "filters",
            "grid", "l2", "maximize", "neuron", "overlay", "saliency", "saliency_map", "total_variation", "untouched"]
+
+_arguments.guard(globals(), __all__)

@@ -56,8 +56,9 @@ class _KeptModule:
 def untouched(model: Module | Callable[..., Any]) -> Iterator[None]:
     """Run a model in eval mode, and leave it exactly as it was, however the block ends.
 
-    Parameters, their `.grad` and `requires_grad`, buffers, the training mode of every submodule, hooks and attributes are
-    put back, and so is the state of the package's random generator. Costs a copy of the parameters and buffers.
+    Parameters, their `.grad` and `requires_grad`, buffers, the training mode of every submodule, hooks and attributes, also
+    Tensors among these that were written into, are put back, and so is the state of the package's random generator. Costs a
+    copy of all of the model's Tensors.
 
     Args:
         model: a Module; of another callable nothing is known, so only the random generator is put back.
@@ -75,7 +76,8 @@ def untouched(model: Module | Callable[..., Any]) -> Iterator[None]:
     random = get_rng_state()
     kept: list[_KeptModule | _KeptTensor] = []
     if isinstance(model, Module):
-        kept = [*map(_KeptModule, model.modules()), *map(_KeptTensor, model.parameters()), *map(_KeptTensor, model.buffers())]
+        own = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+        kept = [*map(_KeptModule, model.modules()), *map(_KeptTensor, [*model.parameters(), *model.buffers(), *own])]
     try:
         if isinstance(model, Module):
             model.eval()
@@ -118,12 +120,12 @@ class _AllRead(BaseException):
 def read(function: str, model: Module | Callable[[Tensor], Tensor], x: Tensor, layers: Iterable[Layer]) -> dict[Layer, Tensor]:
     """Run the model on x, no further than needed, and return what the layers gave out.
 
-    Where a layer runs several times in one pass, its first output counts.
+    Where a layer runs several times in one pass, its first output counts, as it came out: a later layer may write into it.
 
     Args:
         function: the caller, for errors.
         model: a Module, or, if only its output is read, any callable.
-        x: what the model takes.
+        x: what the model takes, and may write into.
         layers: names, modules, or None for the model's output.
 
     Returns:
@@ -139,8 +141,8 @@ def read(function: str, model: Module | Callable[[Tensor], Tensor], x: Tensor, l
     def hook(layer: Layer) -> Callable[..., None]:
         def keep(module: Module, args: Any, output: Any) -> None:
             if layer in missing:
-                outputs[layer] = output
                 missing.discard(layer)
+                outputs[layer] = output.clone() if missing and isinstance(output, Tensor) else output
                 if not missing:
                     raise _AllRead
         return keep
@@ -178,12 +180,12 @@ def activations(model: Module | Callable[[Tensor], Tensor], x: Tensor | np.ndarr
 
     Args:
         model: the model.
-        x: its input, (N, C, H, W), float32 or float64.
+        x: its input, (N, C, H, W), float32 or float64. The model gets a copy, and may write into it.
         layer: the layer's name as in `model.named_modules()`, or the layer itself; None for the model's output. Where it
             runs several times in one pass, its first output counts.
 
     Returns:
-        The output, such as (N, channels, rows, columns), without a graph.
+        The output as the layer gave it, such as (N, channels, rows, columns), without a graph.
 
     Raises:
         ValueError: no such layer; lists the names there are.

@@ -116,7 +116,7 @@ def slope_one(gradient: np.ndarray) -> np.ndarray:
 
 def _slope(regularizer: Callable[[Tensor], Tensor], image: Tensor) -> np.ndarray:
     """The gradient of R with respect to the pixels."""
-    penalty = regularizer(image)
+    penalty = regularizer(image.clone())       # a copy, which may be written into
     if not isinstance(penalty, Tensor) or penalty.shape != (len(image),):
         raise ValueError(f"maximize: regularizer {_label(regularizer)} must give one number per image, a Tensor of shape ({len(image)},), "
                          f"got {penalty.shape if isinstance(penalty, Tensor) else type(penalty).__name__}")
@@ -143,7 +143,8 @@ def maximize(model: Module | Callable[[Tensor], Tensor], objective: Objective | 
     3. Set the gradient of f to one, and go backward to the pixels. 4. Change the image a little uphill. 5. Repeat from 2.
 
     Args:
-        model: the model. It runs in eval mode and stays as it was; the gradient of its weights is not computed.
+        model: the model. It runs in eval mode on a copy of the image, and stays as it was; the gradient of its weights is not
+            computed.
         objective: f. A class or one per image (`range(10)` makes ten images in one batch), an objective such as
             `neuron("conv2", 5)` or `channel("conv2", [0, 1, 2])`, or a function of the model's output to (N,).
         start: "zeros", "noise", or images (C, H, W) or (N, C, H, W), which are copied.

@@ -158,8 +158,8 @@ def as_objective(function: str, target: Any) -> Objective:
 
 
 def evaluate(function: str, model: Any, image: Tensor, objective: Objective) -> tuple[Tensor, Mapping[Layer, Tensor]]:
-    """f(I) of each image, (N,), and what it was read from: the forward pass."""
-    outputs = read(function, model, image, objective.layers)
+    """f(I) of each image, (N,), and what it was read from: the forward pass, on a copy that the model may write into."""
+    outputs = read(function, model, image.clone(), objective.layers)
     f = objective.score(outputs)
     if not isinstance(f, Tensor) or f.shape not in ((len(image),), () if len(image) == 1 else (len(image),)):
         came = f"shape {f.shape}" if isinstance(f, Tensor) else type(f).__name__

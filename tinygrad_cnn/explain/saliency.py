@@ -23,7 +23,7 @@ def saliency(model: Module | Callable[[Tensor], Tensor], x: Tensor | np.ndarray,
 
     Args:
         model: the model, or any function of the image that is made of Tensor operations.
-        x: the images, (N, C, H, W), float32 or float64.
+        x: the images, (N, C, H, W), float32 or float64. The model gets a copy, and may write into it.
         target: f. A class, 0 or more, or one per image, such as the labels: its score before softmax. Or an objective:
             `neuron("conv2", 5, row=3, col=4)`, `channel("conv2", 5)`. Or a function of the model's output to (N,).
 

@@ -2,7 +2,7 @@
 
 Three environment variables are read when this module is imported:
 
-    TINYGRAD_CNN_CACHE_DIR   folder of compiled kernels (default: the user's cache folder)
+    TINYGRAD_CNN_CACHE_DIR   folder of compiled kernels, ~ being the user's (default: the user's cache folder)
     TINYGRAD_CNN_PARALLEL    0 compiles every kernel without threads (numba checks bounds only there)
     TINYGRAD_CNN_SIMD        see `tinygrad_cnn.kernels.simd`
 """
@@ -47,9 +47,8 @@ _in_forked_child = False
 
 
 def _after_fork_in_child() -> None:
-    """A child has none of its parent's threads: OpenMP would abort it, so its kernels run on one thread."""
-    global _door, _in_forked_child
-    _door = threading.RLock()
+    """A child has none of its parent's threads: OpenMP would abort it, so its kernels run on one thread, and none needs the lock."""
+    global _in_forked_child
     _in_forked_child = True
 
 

@@ -2,9 +2,11 @@
 
 numba's own disk cache runs stale code after an edit in another module, fails for ever on a damaged file, and refuses to
 import in a read-only install. This one names its folder by a hash of every kernel source and of the machine, checks a
-digest before it trusts a file, recompiles what it cannot read, and gives up with one warning where it cannot write.
+digest of the file and of what it should hold before it trusts it, recompiles what it cannot read, and gives up with one
+warning where it cannot write.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -42,9 +44,15 @@ def name_symbols_apart() -> None:
     FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
 
 
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()                   # another thread may have held it
+    name_symbols_apart()
+
+
 name_symbols_apart()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=name_symbols_apart)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 _lock = threading.Lock()
@@ -53,12 +61,24 @@ _lock = threading.Lock()
 def _base_folder() -> Path:
     """The folder the user asked for, or the platform's place for caches."""
     if chosen := os.environ.get("TINYGRAD_CNN_CACHE_DIR"):
-        return Path(chosen)
+        return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "tinygrad_cnn" / "kernels"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "tinygrad_cnn" / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygrad_cnn" / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "tinygrad_cnn" / "kernels"
+
+
+def _sources() -> list[tuple[str, int, int]]:
+    """The kernels' sources by name, time and size: what shows quickly that one was edited or replaced. None if they are gone."""
+    try:
+        with os.scandir(Path(__file__).parent) as files:
+            return sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.name.endswith(".py"))
+    except OSError:
+        return []
+
+
+_imported = _sources()
 
 
 def _fingerprint() -> str:
@@ -75,6 +95,8 @@ def _fingerprint() -> str:
 def _open_folder() -> Path | None:
     """The folder for this machine and these sources; None, with one warning, where none can be trusted or written."""
     try:
+        if not _imported:
+            raise FileNotFoundError("without the kernels' sources nobody knows which are out of date")
         base = _base_folder()
         folder = base / _fingerprint()
         base.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +134,8 @@ def _folder() -> Path | None:
         if not _Shelf.opened:
             _Shelf.opened = True
             _Shelf.folder = _open_folder()
+        if _Shelf.folder is not None and _sources() != _imported:
+            _Shelf.folder = None               # what this process imports from now on does not fit what it has
         return _Shelf.folder
 
 
@@ -145,21 +169,20 @@ class KernelCache(_Cache):
     def _path(self, sig: Any, folder: Path) -> Path:
         return folder / f"{self._name}.{hashlib.sha256(str(sig).encode()).hexdigest()[:16]}.kernel"
 
+    def _digest(self, sig: Any, folder: Path, payload: bytes) -> bytes:
+        """Of the compiled kernel and of which it is: a file under another's name, or in another folder, does not pass."""
+        return hashlib.sha256(f"{folder.name}/{self._name}/{sig}\n".encode() + payload).digest()
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel for a signature, or None if it must be compiled."""
         target_context.refresh()
         folder = _folder()
         if folder is not None:
-            path = self._path(sig, folder)
-            try:
-                content = path.read_bytes()
+            with contextlib.suppress(Exception):           # whatever a missing, damaged or foreign file raises: compiling mends it
+                content = self._path(sig, folder).read_bytes()
                 digest, payload = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
-                if hashlib.sha256(payload).digest() == digest:
+                if self._digest(sig, folder, payload) == digest:
                     return CompileResult._rebuild(target_context, *pickle.loads(payload))
-            except OSError:
-                pass
-            except Exception:  # whatever a damaged or foreign file raises, compiling again mends it
-                path.unlink(missing_ok=True)
         _announce()
         return None
 
@@ -173,11 +196,12 @@ class KernelCache(_Cache):
         try:
             with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
                 temporary = file.name
-                file.write(hashlib.sha256(payload).digest() + payload)
+                file.write(self._digest(sig, folder, payload) + payload)
             os.replace(temporary, self._path(sig, folder))
         except OSError as error:
             if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
             _give_up(error)
 
     def enable(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops import elementwise, reduce
+from ..ops import arguments, elementwise, reduce
 from ..ops.conv import conv2d, conv_transpose2d, fold, local_conv2d, unfold
 from ..ops.dropout import keep_scaled
 from ..ops.elementwise import logsigmoid, sigmoid, tanh
@@ -367,3 +367,6 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise ValueError(f"one_hot: class indices must lie in 0 .. {num_classes - 1}, got {indices.min()} .. "
                          f"{indices.max()}")
     return Tensor._wrap((indices[..., None] == np.arange(num_classes)).astype(np.int64))
+
+
+arguments.guard(globals(), __all__)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..graph import no_grad
+from ..ops import arguments
 from ..random import generator
 from ..tensor import Tensor
 
@@ -186,3 +187,6 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     q, r = np.linalg.qr(generator().standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diag(r))                # makes Q uniform over all orthogonal matrices
     return tensor.copy_(gain * (q if rows >= columns else q.T).reshape(tensor.shape))
+
+
+arguments.guard(globals())

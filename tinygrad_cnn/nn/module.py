@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import no_grad
+from ..ops.arguments import guard_constructor
 from ..tensor import RemovableHandle, Tensor, tensor, zeros_like
 from .backward_hook import BackwardWatch
 from .state import LoadResult, Parameter, misfits
@@ -45,6 +46,10 @@ class Module:
     """
 
     training: bool
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guard_constructor(cls)
 
     def __init__(self) -> None:
         for name in ("_parameters", "_buffers", "_modules", "_forward_pre_hooks", "_forward_hooks", "_backward_hooks"):

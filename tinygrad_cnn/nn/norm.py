@@ -94,6 +94,9 @@ class _BatchNorm(_Norm):
         known = self.known()
         if known is not None and isinstance(input, Tensor) and input.shape[1] == known.scale.size and input.dtype == known.scale.dtype:
             return affine(input, known.scale, known.shift, relu)
+        if not self.training and self.running_mean is None and input.numel() == input.shape[1] == self.num_features:
+            raise ValueError(f"{type(self).__name__}: without running statistics (track_running_stats=False) evaluation too normalises by "
+                             f"the batch's own, for which 1 value per channel is too few; got input of shape {input.shape}")
         if not self.training or counter is None:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
                                 self.training or self.running_mean is None, 0.0, self.eps, relu)
@@ -148,7 +151,7 @@ class BatchNorm2d(_BatchNorm):
         num_batches_tracked: int64 buffer or None.
 
     Raises:
-        ValueError: (when called) one value per channel in training.
+        ValueError: (when called) one value per channel in training, or without running statistics.
 
     Source: Ioffe & Szegedy 2015, "Batch Normalization", algorithm 1.
 

@@ -8,6 +8,7 @@ from numbers import Real
 
 import numpy as np
 
+from ..ops import arguments
 from ..tensor import Tensor, tensor
 
 
@@ -85,3 +86,6 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
         raise ValueError(f"clip_grad_value_: clip_value must be a number of 0 or more, got {clip_value!r}")
     for g in _gradients("clip_grad_value_", parameters):
         g.clamp_(-clip_value, clip_value)
+
+
+arguments.guard(globals())

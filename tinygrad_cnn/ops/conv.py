@@ -173,8 +173,9 @@ def _check(function: str, x: Any, weight: Any, bias: Any, channels: int, groups:
         raise ValueError(f"{function}: x has {x.shape[1]} channels, weight expects {channels} (groups={groups})")
     if channels % groups or out_channels % groups:
         raise ValueError(f"{function}: groups={groups} must divide the {channels} input and {out_channels} output channels")
-    if 0 in weight.shape[2:]:
-        raise ValueError(f"{function}: weight of shape {tuple(weight.shape)} has an empty kernel")
+    if 0 in weight.shape:
+        empty = "an empty kernel" if 0 in weight.shape[2:] else "no channels"
+        raise ValueError(f"{function}: weight of shape {tuple(weight.shape)} has {empty}; every size must be at least 1")
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise ValueError(f"{function}: bias must have shape ({out_channels},), got {tuple(bias.shape)}")
 

@@ -44,7 +44,8 @@ def _elementwise(function: Any, over: Any = None) -> Primitive:
 def _arithmetic(ufunc: np.ufunc) -> Any:
     """Decorator of a sum, difference, product or quotient, which can be written over its first argument."""
     def over(x: Any, y: Any) -> bool:
-        if x.dtype.kind != "f" or not (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype and _fits_into(y.shape, x.shape)):
+        if x.dtype.kind != "f" or type(y) not in _NUMBERS and not (
+                type(y) is np.ndarray and y.dtype == x.dtype and _fits_into(y.shape, x.shape)):
             return False
         if ufunc is np.add and _large(x) and type(y) is np.ndarray and y.shape == x.shape and _apart(x, y):
             _through(kernels.elementwise.add, y, x, out=x)
@@ -75,6 +76,8 @@ def _binary(ufunc: np.ufunc, name: str, x: Array, y: Array, *, real: bool = Fals
         if type(x) is np.ndarray and (type(y) in _NUMBERS or type(y) is np.ndarray and y.dtype == x.dtype) and x.dtype in _FLOATS:
             return ufunc(x, y)                 # the common case: NumPy's own promotion is right
         dtype = promote(name, x, y)
+        if dtype.kind in "iu":                 # Python's integers wrap, as PyTorch's do
+            x, y = (np.asarray(v).astype(dtype) if type(v) is int else v for v in (x, y))
         return ufunc(x, y, dtype=floating(dtype) if real else dtype, casting="unsafe")
     except (ValueError, OverflowError) as error:
         broadcast_shapes(name, np.shape(x), np.shape(y))
@@ -320,6 +323,8 @@ def _unary(ufunc: Any, name: str, doc: str, *, real: bool = True, over: Any = No
             return ufunc(x, dtype=floating(promote(name, x)))
         if x.dtype == bool:
             raise TypeError(f"{name}: x must hold numbers, got bool")
+        if x.dtype not in _FLOATS:
+            check_dtype(name, x.dtype)
         return ufunc(x)
     forward.__name__, forward.__doc__, forward.__module__ = name, doc, __name__
     return _elementwise(forward, over)
@@ -584,7 +589,9 @@ def _(g, x_dtype):
 @_elementwise
 def clone(x):
     """A copy of the values in memory of its own; gradients pass through."""
-    return np.array(x, copy=True, order="K")
+    out = np.array(x, copy=True, order="K")
+    check_dtype("clone", out.dtype)
+    return out
 
 
 @clone.vjp(0)
@@ -613,6 +620,8 @@ ge = _comparison(np.greater_equal, "ge", "x >= y")
 
 def _predicate(ufunc: Any, name: str, doc: str) -> Primitive:
     def forward(x):
+        x = np.asarray(x)
+        check_dtype(name, x.dtype)
         return ufunc(x)
     forward.__name__, forward.__doc__ = name, doc + "; not differentiable."
     return _elementwise(forward)

@@ -32,15 +32,15 @@ def _dtype_names() -> str:
 
 
 def check_fits(function: str, values: np.ndarray, dtype: np.dtype) -> None:
-    """ValueError for Python numbers that an integer dtype cannot hold; fractions are cut, and -1 is the largest uint8 (PyTorch's rules)."""
+    """ValueError for Python numbers that an integer dtype cannot hold, as in PyTorch: fractions are cut, -1 is the largest uint8."""
     if dtype.kind not in "iu" or not values.size or values.dtype.kind == "b":
         return
     most = int(np.iinfo(dtype).max)
-    least = -most - (dtype.kind == "i")
-    low, high = values.min(), values.max()
-    if not (least <= low and high < most + 1):  # NaN is neither
-        wrong = next(v for v in values.reshape(-1).tolist() if not least <= v < most + 1)
-        raise ValueError(f"{function}: {wrong} does not fit {dtype}, which holds {np.iinfo(dtype).min} .. {most}")
+    least = -most if dtype.kind == "u" and values.dtype.kind != "f" else int(np.iinfo(dtype).min)
+    fits = (least <= values) & (values <= most)            # NaN does not
+    if not fits.all():
+        raise ValueError(f"{function}: {values[~np.asarray(fits, bool)].reshape(-1)[0]} does not fit {dtype}, which holds "
+                         f"{np.iinfo(dtype).min} .. {most}")
 
 
 def number(function: str, name: str, value: Any, dtype: np.dtype) -> np.ndarray:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 
+from ..backends.blas import one_thread
 from ..primitive import primitive
 from . import elementwise
 from .conv import _relu_bias_grad
 from .geometry import broadcast_shapes, check_float, promote
 
 FEW, MANY = 1 << 18, 1 << 29  # multiply-adds: below, BLAS keeps to one thread by itself; above, all threads pay
-
-
-@functools.cache
-def _blas() -> list[Any]:
-    """What sets the threads of NumPy's BLAS; nothing, where that is unknown."""
-    from threadpoolctl import ThreadpoolController  # looks through all loaded libraries: at the first large product
-
-    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -30,14 +22,8 @@ def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     if not FEW < x.size * y.shape[-1] < MANY:
         return np.matmul(x, y)
-    before = [(library, library.get_num_threads()) for library in _blas()]
-    try:
-        for library, _ in before:
-            library.set_num_threads(1)
+    with one_thread:
         return np.matmul(x, y)
-    finally:
-        for library, threads in before:
-            library.set_num_threads(threads)
 
 
 @primitive(broadcasts=True)

@@ -25,10 +25,14 @@ def _(g, x_shape):
     return reshape(g, x_shape)
 
 
-def _sizes(shape: tuple[Any, ...]) -> tuple[int, ...]:
+def _sizes(function: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Ints, given apart or as one tuple."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
-    return tuple(int(n) for n in shape)
+    for n in shape:
+        if type(n) is not int and (not hasattr(n, "__index__") or isinstance(n, (bool, np.bool_))):
+            raise TypeError(f"{function}: sizes must be ints, got {n!r:.60} in {shape!r:.80}")
+    return tuple([n.__index__() for n in shape])
 
 
 def reshape(x, *shape):
@@ -46,7 +50,7 @@ def reshape(x, *shape):
         >>> tg.arange(6).reshape(2, -1).shape
         (2, 3)
     """
-    sizes = _sizes(shape)
+    sizes = _sizes("reshape", shape)
     count, known = math.prod(x.shape), math.prod(n for n in sizes if n != -1)
     if sizes.count(-1) > 1 or any(n < -1 for n in sizes):
         raise ValueError(f"reshape: shape {sizes} may hold one -1 and no other negative size")
@@ -60,19 +64,21 @@ def reshape(x, *shape):
 
 
 def flatten(x, start_dim=0, end_dim=-1):
-    """Merge dims start_dim .. end_dim into one; a 0-d tensor becomes 1-d."""
+    """Merge dims start_dim .. end_dim into one; a 0-d tensor becomes 1-d. Of one dim nothing changes: the tensor itself."""
     if x.ndim == 0:
         return reshape(x, 1)
     start, end = check_dim("flatten", start_dim, x.ndim), check_dim("flatten", end_dim, x.ndim)
     if start > end:
         raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
+    if start == end:
+        return x
     return reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
 
 def unflatten(x, dim, sizes):
     """Split one dim into several; one size may be -1."""
     d = check_dim("unflatten", dim, x.ndim)
-    sizes = tuple(sizes)
+    sizes = _sizes("unflatten", (sizes,))
     if -1 in sizes:
         known = -math.prod(sizes)
         sizes = tuple(x.shape[d] // known if n == -1 and known else n for n in sizes)
@@ -153,7 +159,7 @@ def broadcast_to(x, shape):
     Raises:
         ValueError: x does not broadcast to the shape.
     """
-    shape = tuple(shape)
+    shape = _sizes("broadcast_to", (shape,))
     check_size("broadcast_to", shape)
     try:
         return _broadcast_to(x, shape=shape)
@@ -163,7 +169,7 @@ def broadcast_to(x, shape):
 
 def expand(x, *shape):
     """`broadcast_to`, where -1 keeps a dim's size."""
-    sizes = _sizes(shape)
+    sizes = _sizes("expand", shape)
     if len(sizes) < x.ndim:
         raise ValueError(f"expand: x has {x.ndim} dims, got {len(sizes)} sizes {sizes}")
     lead = len(sizes) - x.ndim
@@ -186,7 +192,7 @@ def _(g, x_shape):
 
 def sum_to_size(x, *shape):
     """Sum so that the result has a shape that broadcasts to x's: the adjoint of `broadcast_to`."""
-    sizes = _sizes(shape)
+    sizes = _sizes("sum_to_size", shape)
     lead = x.ndim - len(sizes)
     if lead < 0 or any(n not in (1, x.shape[lead + i]) for i, n in enumerate(sizes)):
         raise ValueError(f"sum_to_size: {sizes} does not broadcast to x's shape {tuple(x.shape)}")
@@ -300,7 +306,7 @@ def split(x, split_size, dim=0):
             raise ValueError(f"split: split_size must be at least 1, got {split_size}")
         sizes = [min(split_size, n - i) for i in range(0, max(n, 1), split_size)]
     else:
-        sizes = list(split_size)
+        sizes = list(_sizes("split", (split_size,)))
     if sum(sizes) != n or min(sizes) < 0:
         raise ValueError(f"split: sizes {sizes} do not add up to {n}, the size of dim {dim}")
     ends = np.cumsum(sizes).tolist()
@@ -366,13 +372,13 @@ def tile(x, *repeats):
 
 def repeat(x, *repeats):
     """Repeat the whole tensor along its dims, of which there must not be more than `repeats`. A new tensor."""
-    if len(_sizes(repeats)) < x.ndim:
-        raise ValueError(f"repeat: x of shape {tuple(x.shape)} needs at least {x.ndim} counts, got {_sizes(repeats)}")
+    if len(_sizes("repeat", repeats)) < x.ndim:
+        raise ValueError(f"repeat: x of shape {tuple(x.shape)} needs at least {x.ndim} counts, got {repeats}")
     return _repeat("repeat", x, repeats)
 
 
 def _repeat(function: str, x: Any, repeats: tuple[Any, ...]) -> Any:
-    counts = _sizes(repeats)
+    counts = _sizes(function, repeats)
     if any(n < 0 for n in counts):
         raise ValueError(f"{function}: repeats must be 0 or more, got {counts}")
     return _tile(x, counts=(1,) * (x.ndim - len(counts)) + counts)

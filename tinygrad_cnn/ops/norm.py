@@ -199,6 +199,8 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
         raise ValueError(f"batch_norm: x must be (N, C, ...), got shape {tuple(x.shape)}")
     check_float("batch_norm", x=x, weight=weight, bias=bias)
     channels = x.shape[1]
+    if channels == 0:
+        raise ValueError(f"batch_norm: x of shape {tuple(x.shape)} has no channels")
     for name, v in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
         if v is not None and tuple(v.shape) != (channels,):
             raise ValueError(f"batch_norm: {name} has shape {tuple(v.shape)}, x of shape {tuple(x.shape)} has {channels} channels")
@@ -212,7 +214,7 @@ def batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, t
         if not (is_grad_enabled() and any(getattr(v, "requires_grad", False) for v in (weight, bias))):
             weight, bias = (v if isinstance(v, np.ndarray) else v._data for v in (weight, bias))     # no step of theirs to record
         return affine(x, *scale_shift(weight, bias, running_mean._data, running_var._data, eps), relu)
-    count = math.prod(x.shape) // max(channels, 1)
+    count = math.prod(x.shape) // channels
     if count == 1:
         raise ValueError(f"batch_norm: expected more than 1 value per channel when training, got x of shape {tuple(x.shape)}")
     if count == 0:

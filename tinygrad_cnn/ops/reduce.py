@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import math
 from collections import namedtuple
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -212,7 +211,7 @@ def amin(x, dim=None, keepdim=False):
 def _extreme(function: str, x: Any, dim: Any, keepdim: bool, whole: Any, arg: Any, elementwise: Any) -> Any:
     if dim is None:
         return whole(x)
-    if not isinstance(dim, Integral):
+    if hasattr(dim, "shape"):
         return elementwise(x, dim)             # torch.max(a, b)
     axis = check_dim(function, dim, x.ndim)
     indices = arg(x, dim=axis, keepdim=True)

@@ -42,7 +42,7 @@ class AdamW(Optimizer):
     """
 
     state_names = ("step", "exp_avg", "exp_avg_sq")
-    optional_state_names = ("max_exp_avg_sq",)
+    optional_state_names = (("max_exp_avg_sq", "amsgrad"),)
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from copy import deepcopy
+from copy import copy, deepcopy
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from .. import memory
 from ..graph import enable_grad
+from ..ops.arguments import guard_constructor
 from ..tensor import Tensor
 
 
@@ -23,7 +25,7 @@ class Optimizer:
 
     Args:
         params: an iterable of Tensors, or of (name, Tensor) pairs, or of dicts `{"params": ..., "lr": ...}`, each a
-            group with its own options. All are leaves of the graph.
+            group with its own options. All are leaves of the graph. `load_state_dict` goes by the names, if there are any.
         defaults: options of the groups that do not set their own.
 
     Attributes:
@@ -52,14 +54,19 @@ class Optimizer:
 
     state_names: tuple[str, ...] = ()
     """What the state of every parameter holds once it was updated."""
-    optional_state_names: tuple[str, ...] = ()
-    """What it holds only under some options."""
+    optional_state_names: tuple[tuple[str, str], ...] = ()
+    """What it holds only under an option: pairs of a name and the option."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guard_constructor(cls)
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
         name = type(self).__name__
         if isinstance(params, (Tensor, dict, str)) or not isinstance(params, Iterable):
             raise TypeError(f"{name}: params must be an iterable of Tensors or dicts, got {type(params).__name__}; "
                             "wrap a single one in a list")
+        _check_order(name, params)
         groups = list(params)
         if not groups:
             raise ValueError(f"{name}: params is empty; there is nothing to optimize")
@@ -69,6 +76,7 @@ class Optimizer:
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         self.stepped = False
+        self.loads = 0                         # how often a state was loaded: then the rates are no schedule's to set
         for group in groups:
             self.add_param_group(group)
 
@@ -85,8 +93,7 @@ class Optimizer:
         if not isinstance(param_group, dict) or "params" not in param_group:
             raise TypeError(f"{name}: a group must be a dict with a 'params' entry, got {param_group!r:.80}")
         given = param_group["params"]
-        if isinstance(given, set):
-            raise TypeError(f"{name}: params is a set, whose order changes from run to run; pass a list")
+        _check_order(name, given)
         entries = [given] if isinstance(given, Tensor) else list(given)
         named = [e for e in entries if isinstance(e, tuple)]
         if named and len(named) < len(entries):
@@ -105,6 +112,8 @@ class Optimizer:
         group = {**self.defaults, **{key: _plain(value) for key, value in param_group.items()}, "params": params}
         if named:
             group["param_names"] = [e[0] for e in entries]
+        if any(("param_names" in group) != ("param_names" in other) for other in self.param_groups if params and other["params"]):
+            raise ValueError(f"{name}: the params of some groups have names; wanted all or none")
         self.check(group)
         self.param_groups.append(group)
 
@@ -141,7 +150,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         work = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        like_it = {*self.state_names, *self.optional_state_names} - {*SCALAR_STATE}
+        like_it = {*self.state_names, *dict(self.optional_state_names)} - {*SCALAR_STATE}
         for p, grad, _ in work:
             self._check_parameter(p, grad, like_it)
         with np.errstate(all="ignore"):        # Inf and NaN are values, found by looking at the loss
@@ -187,11 +196,15 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 number[id(p)] = len(number)
-            groups.append({**group, "params": [number[id(p)] for p in group["params"]]})
+            options = {key: copy(value) for key, value in group.items() if key != "params"}
+            groups.append({**options, "params": [number[id(p)] for p in group["params"]]})
         return {"state": {number[id(p)]: dict(s) for p, s in self.state.items() if s}, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state that `state_dict` (or PyTorch's optimizer of the same name) returned; copies it.
+
+        Where the parameters have names here and in the state, names decide which state is whose, in whatever order the
+        groups and parameters come; PyTorch goes by order always. Without names the order must be the same.
 
         Args:
             state_dict: `{"state": ..., "param_groups": ...}`. An option that is off by default may be missing.
@@ -203,55 +216,86 @@ class Optimizer:
         if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
             raise ValueError(f"{name}.load_state_dict: wanted a dict with 'state' and 'param_groups', got "
                              f"{state_dict!r:.80}")
-        saved = state_dict["param_groups"]
-        sizes, own = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
-        if sizes != own:
-            raise ValueError(f"{name}.load_state_dict: the groups hold {sizes} parameters, this optimizer's {own}")
+        for i, group in enumerate(state_dict["param_groups"]):
+            if "params" not in group or len(group.get("param_names", group["params"])) != len(group["params"]):
+                raise ValueError(f"{name}.load_state_dict: group {i} of the state has no 'params', or not a name for each")
+        saved = self._in_own_order(state_dict["param_groups"])
         groups, problems = [], []
         for i, (theirs, ours) in enumerate(zip(saved, self.param_groups, strict=True)):
             missing = [key for key, value in self.defaults.items() if key not in theirs and value is not False]
             if missing:
                 problems.append(f"group {i} lacks {', '.join(missing)}")
                 continue
-            names = {"param_names": ours["param_names"]} if "param_names" in ours else {}
             options = {key: _plain(deepcopy(value)) for key, value in theirs.items()}
-            group = {**self.defaults, **names, **options, "params": ours["params"]}
+            group = {**ours, **self.defaults, **options, "params": ours["params"]}
             try:
                 self.check(group)
             except (TypeError, ValueError) as error:
                 problems.append(f"group {i}: {error}")
             groups.append(group)
-        by_number = {number: p for theirs, ours in zip(saved, self.param_groups, strict=True)
-                     for number, p in zip(theirs["params"], ours["params"], strict=True)}
+        owner = {number: (p, theirs) for theirs, ours in zip(saved, self.param_groups, strict=True)
+                 for number, p in zip(theirs["params"], ours["params"], strict=True)}
+        if len(owner) < sum(len(group["params"]) for group in saved):
+            problems.append("the groups name a parameter twice")
         state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
         for number, values in state_dict["state"].items():
             values = {key: value for key, value in values.items() if value is not None}
-            if number not in by_number:
+            if number not in owner:
                 problems.append(f"state {number!r} belongs to no parameter")
             elif values:
-                state[by_number[number]] = self._load_state(by_number[number], number, values, problems)
+                p, group = owner[number]
+                wanted = [*self.state_names, *(key for key, option in self.optional_state_names if group.get(option))]
+                problems += [f"state {number} lacks {key}" for key in wanted if key not in values]
+                state[p] = self._load_state(p, number, values, problems)
         if problems:
             raise ValueError(f"{name}.load_state_dict: " + "; ".join(problems))
         self.param_groups, self.state = groups, state
+        self.loads += 1
+
+    def _in_own_order(self, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Saved groups, and the numbers and names in each, in the order of this optimizer's: by name, if both have names."""
+        function = f"{type(self).__name__}.load_state_dict"
+        own: list[Any]
+        theirs: list[Any]
+        own, theirs = ([group.get("param_names", None if group["params"] else []) for group in groups]
+                       for groups in (self.param_groups, saved))
+        if own == theirs or None in own or None in theirs:
+            sizes, wanted = ([len(group["params"]) for group in groups] for groups in (saved, self.param_groups))
+            if sizes != wanted:
+                raise ValueError(f"{function}: the groups hold {sizes} parameters, this optimizer's {wanted}")
+            return saved
+        remedy = "to match by order instead, delete 'param_names' from the state's groups"
+        all_own, all_theirs = (list(itertools.chain(*lists)) for lists in (own, theirs))
+        if any(len(set(names)) < len(names) for names in (all_own, all_theirs)):
+            raise ValueError(f"{function}: some parameters share a name, so names cannot tell which state is whose; {remedy}")
+        missing, unexpected = sorted({*all_own} - {*all_theirs}), sorted({*all_theirs} - {*all_own})
+        if missing or unexpected:
+            raise ValueError(f"{function}: the state is of other parameters: it lacks {missing}, it has {unexpected} instead; {remedy}")
+        by_names = {frozenset(names): group for names, group in zip(theirs, saved, strict=True)}
+        if by_names.keys() != {frozenset(names) for names in own}:
+            raise ValueError(f"{function}: the groups hold the parameters {theirs}, this optimizer's {own}")
+        groups = []
+        for names in own:
+            group = by_names[frozenset(names)]
+            number = dict(zip(group.get("param_names", []), group["params"], strict=True))
+            groups.append({**group, "params": [number[name] for name in names], "param_names": names})
+        return groups
 
     def _load_state(self, p: Tensor, number: int, values: dict[str, Any], problems: list[str]) -> dict[str, Tensor]:
         """Copies of one parameter's saved values in its own layout; what is wrong with them is added to `problems`."""
-        for key in self.state_names:
-            if key not in values:
-                problems.append(f"state {number} lacks {key}")
         loaded = {}
         for key, value in values.items():
             array = value._data if isinstance(value, Tensor) else np.asarray(value)
             scalar = key in SCALAR_STATE
-            if key not in (*self.state_names, *self.optional_state_names):
+            if key not in (*self.state_names, *dict(self.optional_state_names)):
                 problems.append(f"state {number} has an unexpected {key}")
             elif array.dtype.kind not in "fiu" or array.shape != (() if scalar else p.shape):
                 problems.append(f"state {number}: {key} has shape {array.shape} and dtype {array.dtype}, "
                                 f"the parameter {p.shape} and {p.dtype}")
             else:
-                copy = np.zeros(()) if scalar else np.empty_like(p._data)
-                copy[...] = array
-                loaded[key] = Tensor._wrap(copy)
+                own = np.zeros(()) if scalar else np.empty_like(p._data)
+                own[...] = array
+                loaded[key] = Tensor._wrap(own)
         return loaded
 
     def __repr__(self) -> str:
@@ -260,6 +304,11 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join([*lines, ")"])
+
+
+def _check_order(function: str, params: Any) -> None:
+    if isinstance(params, (set, frozenset)):
+        raise TypeError(f"{function}: params is a set, whose order changes from run to run; pass a list")
 
 
 SCALAR_STATE = ("step", "mu_product")

@@ -46,7 +46,7 @@ class RMSprop(Optimizer):
     """
 
     state_names = ("step", "square_avg")
-    optional_state_names = ("grad_avg", "momentum_buffer")
+    optional_state_names = (("grad_avg", "centered"), ("momentum_buffer", "momentum"))
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
                  weight_decay: float = 0, momentum: float = 0, centered: bool = False, *, maximize: bool = False):

@@ -42,7 +42,7 @@ class SGD(Optimizer):
         tensor([ 0.5, -1.0], dtype=float32, requires_grad=True)
     """
 
-    optional_state_names = ("momentum_buffer",)
+    optional_state_names = (("momentum_buffer", "momentum"),)
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
                  weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False):

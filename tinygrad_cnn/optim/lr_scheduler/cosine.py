@@ -42,7 +42,7 @@ class CosineAnnealingLR(LRScheduler):
             return self._scaled(1)
         if (t - 1 - span) % (2 * span) == 0:   # the last rate was eta_min, from which no factor leads up
             rise = (1 - math.cos(math.pi / span)) / 2
-            return [group["lr"] + (base - low) * rise
-                    for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True)]
+            return [group["lr"] + (base - low) * rise      # a group added since has no base: `_set` says so
+                    for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=False)]
         fall = (1 + math.cos(math.pi * t / span)) / (1 + math.cos(math.pi * (t - 1) / span))
         return [low + (group["lr"] - low) * fall for group in self.optimizer.param_groups]

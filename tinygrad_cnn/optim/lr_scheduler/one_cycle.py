@@ -83,13 +83,13 @@ class OneCycleLR(LRScheduler):
         # (last step, rate and momentum at its end) of every phase
         middle = [(2 * top, "initial_lr", "max_momentum")] if three_phase else []
         self.phases = [(top, "max_lr", "base_momentum"), *middle, (self.total_steps - 1, "min_lr", "max_momentum")]
-        if last_epoch == -1:
-            for group, peak, least, most in zip(optimizer.param_groups, highest, low, high, strict=True):
-                first = peak / div_factor
-                group.update(initial_lr=first, max_lr=peak, min_lr=first / final_div_factor)
-                if cycle_momentum:
-                    group.update(base_momentum=least, max_momentum=most)
-        super().__init__(optimizer, last_epoch)
+        options = []
+        for peak, least, most in zip(highest, low, high, strict=True):
+            first = peak / div_factor
+            options.append({"initial_lr": first, "max_lr": peak, "min_lr": first / final_div_factor})
+            if cycle_momentum:
+                options[-1].update(base_momentum=least, max_momentum=most)
+        super().__init__(optimizer, last_epoch, options=options)
 
     def get_lr(self) -> list[float]:
         """The groups' rates at `last_epoch`; sets their momentum too."""
@@ -102,12 +102,15 @@ class OneCycleLR(LRScheduler):
             start, start_lr, start_momentum = end, end_lr, end_momentum
         done = (self.last_epoch - start) / (end - start) if end != start else 1.0
         rates = []
-        for group in self.optimizer.param_groups:
+        for group, _ in zip(self.optimizer.param_groups, self.base_lrs, strict=False):     # of one added since `_set` says so
             rates.append(self._between(group[start_lr], group[end_lr], done))
             if self.cycle_momentum:
                 momentum = self._between(group[start_momentum], group[end_momentum], done)
                 group.update({"betas": (momentum, *group["betas"][1:])} if self.use_beta1 else {"momentum": momentum})
         return rates
+
+    def _set_again(self) -> None:
+        self._set(self.get_lr())               # momentum too
 
     def _between(self, start: float, end: float, done: float) -> float:
         if self.anneal_strategy == "linear":

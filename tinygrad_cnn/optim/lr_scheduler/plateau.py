@@ -48,6 +48,7 @@ class ReduceLROnPlateau(LRScheduler):
         check_count(name, "patience", patience, least=0)
         check_count(name, "cooldown", cooldown, least=0)
         self.min_lrs = per_group(name, "min_lr", min_lr, optimizer)
+        self.default_min_lr = min_lr if isinstance(min_lr, Real) else None
         for key, value in (("threshold", threshold), ("eps", eps), *(("min_lr", rate) for rate in self.min_lrs)):
             check_factor(name, key, value)
         self.optimizer, self.mode, self.factor, self.eps = optimizer, mode, factor, eps
@@ -70,8 +71,10 @@ class ReduceLROnPlateau(LRScheduler):
         if self.cooldown_counter > 0:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         if self.num_bad_epochs > self.patience:
-            rates = [(group["lr"], max(group["lr"] * self.factor, low))
-                     for group, low in zip(self.optimizer.param_groups, self.min_lrs, strict=True)]
-            self._set(new if old - new > self.eps else old for old, new in rates)
+            lows = self.min_lrs if self.default_min_lr is None else [self.default_min_lr] * len(rates)
+            lower = [max(rate * self.factor, low) for rate, low in zip(rates, lows, strict=False)]
+            rates = [new if old - new > self.eps else old for old, new in zip(rates, lower, strict=False)]
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+        self._set(rates)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
-from copy import copy
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy, deepcopy
 from numbers import Integral, Real
 from typing import Any
 
+from ...ops.arguments import guard_constructor
 from ..optimizer import Optimizer
 
 
@@ -16,11 +17,15 @@ class LRScheduler:
     """The base of all schedules. To write one, return the groups' rates from `get_lr`.
 
     Schedules multiply the current rate where they can, as PyTorch's do, so several work on one optimizer. Unlike there
-    `step` takes no epoch.
+    `step` takes no epoch, and a run may be resumed in any order: the optimizer's state may be loaded before or after the
+    schedule is made, and before or after the schedule's own.
 
     Args:
         optimizer: whose `param_groups` are scheduled.
-        last_epoch: the number of the last step made, to go on from there; -1 starts anew.
+        last_epoch: the last epoch that was done, counted from 0, to go on from there without a state of the schedule; -1
+            starts anew. The optimizer's rates are taken to be those after that epoch; if it never loaded a state and they
+            are still the first ones, the schedule brings them there.
+        options: for subclasses: per group what the schedule keeps there.
 
     Attributes:
         base_lrs: the groups' rates at the start.
@@ -29,6 +34,7 @@ class LRScheduler:
     Raises:
         TypeError: not an optimizer.
         KeyError: going on with an optimizer that was never scheduled.
+        ValueError: (in `step`) the optimizer got a group for which this schedule has no rate.
 
     Example:
         >>> import tinygrad_cnn as tg
@@ -43,23 +49,39 @@ class LRScheduler:
         [0.25]
     """
 
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
+    _step_count = _loads = 0
+    _replaced: Sequence[dict[str, Any]] = ()
+    """Per group what making this schedule wrote over."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guard_constructor(cls)
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1, *, options: Sequence[dict[str, Any]] | None = None):
         name = type(self).__name__
         check_optimizer(name, optimizer)
         check_count(name, "last_epoch", last_epoch, least=-1)
         for i, group in enumerate(optimizer.param_groups):
-            if last_epoch == -1:
-                group.setdefault("initial_lr", group["lr"])
-            elif "initial_lr" not in group:
+            if last_epoch > -1 and "initial_lr" not in group:
                 raise KeyError(f"{name}: group {i} has no 'initial_lr'; load the optimizer's state first, or leave out "
                                "last_epoch")
         self.optimizer = optimizer
+        found = [dict(group) for group in optimizer.param_groups]
+        for group, own in zip(optimizer.param_groups, options or [{}] * len(found), strict=True):
+            group.update(own if last_epoch == -1 else {**own, **group})
+            group.setdefault("initial_lr", group["lr"])
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self.last_epoch = last_epoch
+        untouched = not optimizer.loads and all(group["lr"] == group["initial_lr"] for group in optimizer.param_groups)
+        self.last_epoch = -1 if untouched else last_epoch
         self._step_count = 0
         self._is_initial = True
         self.step()
         self._is_initial = False
+        while self.last_epoch <= last_epoch:
+            self._advance()
+        self._loads = optimizer.loads
+        self._replaced = [{key: value for key, value in before.items() if group[key] is not value and group[key] != value}
+                          for before, group in zip(found, optimizer.param_groups, strict=True)]
 
     def get_lr(self) -> list[float]:
         """The groups' rates at `last_epoch`; called by `step`. For the rate in use see `get_last_lr`."""
@@ -75,20 +97,30 @@ class LRScheduler:
             warnings.warn(f"{type(self).__name__}.step was called before optimizer.step; call it after, or the first "
                           "learning rate is skipped", UserWarning, stacklevel=2)
         self._step_count += 1
+        self._advance()
+
+    def _advance(self) -> None:
         self.last_epoch += 1
         self._set(self.get_lr())
 
     def _set(self, rates: Iterable[float]) -> None:
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+        rates, groups = list(rates), self.optimizer.param_groups
+        if len(rates) != len(groups):
+            raise ValueError(f"{type(self).__name__}: has rates for {len(rates)} groups, the optimizer has {len(groups)}; make the "
+                             "schedule after the last add_param_group")
+        for group, rate in zip(groups, rates, strict=True):
             group["lr"] = float(rate)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """All but the optimizer, whose own state_dict holds the rates."""
-        return {key: value for key, value in vars(self).items() if key != "optimizer"}
+        return {key: copy(value) for key, value in vars(self).items() if key not in ("optimizer", "_loads", "_replaced")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned; load the optimizer's state too.
+        """Go on from what `state_dict` returned, which is copied; load the optimizer's state too, before or after.
+
+        The rates are then those of the optimizer's state, even if this schedule was made in between and replaced them. If
+        the optimizer never loaded a state, they are those that the saved schedule set last.
 
         Raises:
             ValueError: missing or unexpected entries, or another number of groups. The schedule is then as before.
@@ -101,9 +133,21 @@ class LRScheduler:
         groups, theirs = len(self.optimizer.param_groups), len(state_dict["_last_lr"])
         if theirs != groups:
             raise ValueError(f"{name}.load_state_dict: the state has {theirs} groups, the optimizer {groups}")
-        vars(self).update({key: copy(state_dict[key]) for key in own})
+        new = self._step_count == 1
+        vars(self).update({key: deepcopy(state_dict[key]) for key in own})
+        if not self.optimizer.loads:
+            self._set_again()
+        elif new and self.optimizer.loads == self._loads:
+            for group, replaced in zip(self.optimizer.param_groups, self._replaced, strict=False):
+                group.update(replaced)
+
+    def _set_again(self) -> None:
+        """Give the groups what the last step gave them."""
+        self._set(self._last_lr)
 
     def _scaled(self, factor: float) -> list[float]:
+        if self._is_initial and self.last_epoch > 0:       # goes on: the rates were scaled when they were reached
+            factor = 1
         return [group["lr"] * factor for group in self.optimizer.param_groups]
 
 
