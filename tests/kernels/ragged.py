@@ -25,7 +25,7 @@ import numpy as np
 
 if os.environ.get("TINYGRAD_CNN_SIMD") == "neon":      # vectors and registers as ARM has them, on any machine
     with unittest.mock.patch("platform.machine", return_value="aarch64"):
-        import tinygrad_cnn.kernels.simd
+        import tinygrad_cnn.kernels.simd  # noqa: F401
 
 from tinygrad_cnn import kernels, memory
 from tinygrad_cnn.kernels import constants, conv, depthwise, dropout, elementwise, jit, norm, optim, options, pool, resize, unfold, winograd

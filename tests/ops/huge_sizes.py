@@ -19,7 +19,7 @@ import tinygrad_cnn as tg
 from tests.kernels import reference
 
 F, nn = tg.nn.functional, tg.nn
-SECONDS, MEMORY = 20, 1 << 30
+SECONDS, MEMORY = 150, 1 << 30                 # a cold kernel is compiled meanwhile
 LARGEST = 1 << 60                              # what is refused, whatever it would mean
 SMALL, LARGE = 1 << 13, 1 << 28                # elements of results that are compared, and that no memory is there for
 HUGE = (97, 2**20, 2**31 - 1, 2**31, 2**32, 2**33 + 1, 2**53, 2**60, 2**61, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
@@ -87,7 +87,7 @@ def _says_so(name: str, must_come: bool) -> Iterator[None]:
         assert not must_come, "memory for a small result"
     except (ValueError, TypeError) as error:
         assert not must_come, f"{type(error).__name__}: {error}"
-        assert name in str(error), f"the error does not name {name}: {error}"
+        assert name.lower() in str(error).lower(), f"the error does not name {name}: {error}"
     else:
         assert must_come, "a result that is wrong or too large"
 
@@ -338,7 +338,7 @@ FUNCTIONS = (conv2d, conv2d, conv2d, conv2d, conv_transpose2d, conv_transpose2d,
 
 
 def main(first: int, count: int) -> None:
-    import resource                            # Windows has none
+    import resource  # Windows has none
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -216,7 +216,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, r
     _check("conv2d", x, weight, bias, channels, groups, weight.shape[0] if weight.ndim else 0)
     how = windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
     args = (x, weight) if bias is None else (x, weight, bias)
-    return _conv2d_relu(*args, groups=groups, relu=True, **how) if relu else _conv2d(*args, groups=groups, **how)
+    return _conv2d_relu(*args, **how, groups=groups, relu=True) if relu else _conv2d(*args, **how, groups=groups)
 
 
 def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
