@@ -25,7 +25,7 @@ def child(work=draw):
         os.write(write, repr(work()).encode())
         os._exit(0)
     os.close(write)
-    end = threading.Timer(30, os.kill, [pid, signal.SIGKILL])      # in place of a deadlock
+    end = threading.Timer(100, os.kill, [pid, signal.SIGKILL])      # in place of a deadlock
     end.start()
     with os.fdopen(read, "rb") as file:
         result = file.read().decode()

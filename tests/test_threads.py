@@ -241,7 +241,7 @@ def in_child(work):
             right = work()
         finally:
             os._exit(0 if right else 1)
-    end = threading.Timer(20, os.kill, [child, 9])         # in place of a deadlock
+    end = threading.Timer(100, os.kill, [child, 9])         # in place of a deadlock
     end.start()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     end.cancel()
@@ -251,7 +251,7 @@ def forked_while_another_thread_is_in(scope, work, meanwhile=lambda: None):
     def hold():
         with scope:
             inside.set()
-            leave.wait(60)
+            leave.wait(120)
     thread = threading.Thread(target=hold, daemon=True)
     thread.start()
     inside.wait(60)

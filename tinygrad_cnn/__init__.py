@@ -12,7 +12,7 @@ import numpy as _np
 
 from . import autograd, backends, data, draw, explain, memory, nn, optim
 from .backends import get_num_threads, set_num_threads
-from .graph import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .ops.arguments import guard as _guard
 from .ops.elementwise import (
                               abs,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import graph, layout, memory
+from .grad_mode import is_grad_enabled
 from .graph import Leaf, Node, Saved, Storage
 from .layout import HIDDEN, KEPT, PLAIN
 from .memory import owner as owner_of
@@ -102,7 +103,7 @@ class Tensor:
             outputs: tuple[Tensor, ...] = (Tensor._view(primitive, result, tensors[0], attributes),)
         else:
             outputs = tuple([Tensor._output(primitive, r, tensors, plain) for r in (result if several else (result,))])
-        if graph.is_grad_enabled():
+        if is_grad_enabled():
             for a in tensors:
                 if a._edge is not None or a._rebased != a._storage.rebased:
                     Tensor._attach(primitive, attributes, args, arrays, outputs)
@@ -451,7 +452,7 @@ class Tensor:
 
     def _recorded(self, *others: Any) -> bool:
         """Whether a write that depends on the others becomes part of the graph."""
-        return graph.is_grad_enabled() and (self.requires_grad or any(isinstance(o, Tensor) and o.requires_grad for o in others))
+        return is_grad_enabled() and (self.requires_grad or any(isinstance(o, Tensor) and o.requires_grad for o in others))
 
     def _in_place(self, name: str, compute: Callable[..., Any], *others: Any, **options: Any) -> Tensor:
         """self = compute(self, *others), in self's memory; recorded if anything requires grad."""

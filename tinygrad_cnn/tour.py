@@ -17,7 +17,7 @@ import numpy as np
 
 from . import data, draw, explain, nn, optim
 from .autograd import gradcheck
-from .graph import no_grad
+from .grad_mode import no_grad
 from .nn import functional as F
 from .random import manual_seed
 from .report import Page

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from tinygrad_cnn.draw.picture import _lay_out
+from tinygrad_cnn.draw.picture import run
 
 
 @dataclass
@@ -37,7 +37,7 @@ def _lines(text):
 
 
 def read(drawing):
-    graph = json.loads(_lay_out(drawing.source, "json", "dot"))
+    graph = json.loads(run(["-Kosage", "-Tjson0"], drawing.source))
     objects = graph.get("objects", [])
     names = {o["_gvid"]: o["name"] for o in objects}
     nodes = {o["name"]: _lines(o["label"]) for o in objects if not o["name"].startswith("cluster")}
@@ -49,5 +49,5 @@ def read(drawing):
 
 def svg_text(drawing):
     """All text of the SVG, line by line."""
-    root = ElementTree.fromstring(_lay_out(drawing.source, "svg", "dot"))
+    root = ElementTree.fromstring(run(["-Kdot", "-Tsvg"], drawing.source))
     return "\n".join(e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}text"))

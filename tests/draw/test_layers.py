@@ -45,7 +45,7 @@ def names(seen):
 def test_layers_names_settings_shapes_counts():
     seen = read(draw.model(Net(), tg.zeros(2, 1, 8, 8)))
     assert seen.nodes[seen.find("stem.0")] == [
-        "Conv2d", "stem.0", "1, 4, kernel_size=(3, 3), stride=(1, 1)", "→ (2, 4, 6, 6)", "40 parameters"]
+        "Conv2d", "stem.0", "1, 4, kernel_size=3", "→ (2, 4, 6, 6)", "40 parameters"]
     assert seen.nodes[seen.find("stem.1")] == ["ReLU", "stem.1", "→ (2, 4, 6, 6)"]
     assert "50 parameters" in seen.nodes[seen.find("fc")]
     assert seen.nodes[seen.find("input")] == ["input", "(2, 1, 8, 8) float32"]
@@ -63,8 +63,8 @@ def test_arrows_follow_the_data_through_boxes_additions_and_layers_that_return_t
         ("div", "drop"), ("drop", "fc"), ("fc", "output")])
     inside = {tuple(heading): {seen.nodes[key][1] for key in ids} for heading, ids in seen.boxes}
     assert inside == {
-        ("stem", "Sequential, 40 parameters"): {"stem.0", "stem.1"},
-        ("block", "Residual, 156 parameters"): {"block.conv", "block.bn", "block.relu", "block.shortcut",
+        ("stem", "Sequential", "40 parameters"): {"stem.0", "stem.1"},
+        ("block", "Residual", "156 parameters"): {"block.conv", "block.bn", "block.relu", "block.shortcut",
                                                "(2, 4, 6, 6)", "block.relu   (call 2, same layer)"}}
 
 

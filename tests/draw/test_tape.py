@@ -1,6 +1,7 @@
 """`draw.graph`: the nodes and arrows of small expressions whose tape is known by hand."""
 
 import gc
+import re
 import subprocess
 import sys
 
@@ -32,8 +33,8 @@ def test_says_what_each_op_keeps_and_its_bytes_and_the_total_without_counting_me
     y = (w * x).exp()                          # mul keeps x for w's gradient; exp keeps its result
     z = y * y                                  # and mul keeps y, twice, which is exp's result
     seen = read(draw.graph(z.sum(), {"w": w}))
-    assert "keeps out (5,) 20 B" in seen.nodes[seen.find("exp")]
-    assert sum("keeps x (5,) 20 B" in lines or "keeps y (5,) 20 B" in lines for lines in seen.nodes.values()) == 2
+    assert "keeps result (5,), 20 B" in seen.nodes[seen.find("exp")]
+    assert sum("keeps x (5,), 20 B" in lines or "keeps y (5,), 20 B" in lines for lines in seen.nodes.values()) == 2
     assert seen.heading[1] == "40 B kept for backward"
     hidden = read(draw.graph(z.sum(), {"w": w}, show_saved=False))
     assert "keeps" not in hidden.text() and "kept" not in "".join(hidden.heading)
@@ -73,13 +74,13 @@ def test_attributes_that_matter_and_no_others():
     out = nn.functional.conv2d(x, w, stride=(2, 1), padding=1, groups=2)
     lines = read(draw.graph(out)).nodes
     conv = next(text for text in lines.values() if text[0] == "conv2d")
-    assert conv[:3] == ["conv2d", "stride (2, 1), padding 1, groups 2", "(1, 6, 4, 8)"]
+    assert conv[:3] == ["conv2d", "kernel 3, stride (2, 1), padding 1, groups 2", "(1, 6, 4, 8)"]
     indexed = read(draw.graph(leaf(5, 4, 3)[1:4, ..., -1]))
-    assert "index [1:4, ..., -1]" in indexed.nodes[indexed.find("getitem")]
+    assert "x[1:4, ..., -1]" in indexed.nodes[indexed.find("getitem")]
     gathered = read(draw.graph(leaf(5)[tg.tensor([1, 1, 2])]))
-    assert "index [int64 (3,)]" in gathered.nodes[gathered.find("getitem")]
+    assert "x[i], i of shape (3,)" in gathered.nodes[gathered.find("getitem")]
     divided = read(draw.graph(leaf(5) / 8))
-    assert "y 8" in divided.nodes[divided.find("div")]
+    assert "x / 8" in divided.nodes[divided.find("div")]
 
 
 def test_parameters_and_inputs_look_different():
@@ -88,7 +89,7 @@ def test_parameters_and_inputs_look_different():
     assert source.count('BGCOLOR="#d9e8f8"><TR>') == 1 and source.count('BGCOLOR="#fdf3d0"><TR>') == 1
     frozen = nn.Parameter(tg.ones(3), requires_grad=False)
     named = draw.graph(frozen * x, {"frozen": frozen})
-    assert 'BGCOLOR="#d9e8f8"><TR><TD ALIGN="LEFT" BALIGN="LEFT"><B>frozen' in named.source
+    assert re.search('BGCOLOR="#d9e8f8"><TR><TD [^>]*><B>frozen', named.source)
 
 
 def test_a_shared_leaf_is_one_node_and_two_names_for_one_tensor_are_shown_together():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import graph
-from ..graph import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from ..grad_mode import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from ..ops import arguments
 from ..primitive import Primitive, primitive
 from ..tensor import Tensor, _root

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from .. import graph
-from ..graph import Storage, enable_grad
+from ..grad_mode import enable_grad
+from ..graph import Storage
 from ..tensor import Tensor, _root
 
 _REFUSED = {

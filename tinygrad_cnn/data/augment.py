@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import is_grad_enabled
+from ..grad_mode import is_grad_enabled
 from ..ops.geometry import check_size
 from ..tensor import Tensor
 from .dataset import as_generator, is_count

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import html
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .fonts import is_wide, text_width
 from .picture import new_drawing
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 FONT = "Helvetica"
 INK, MUTED, LINE = "#1f2933", "#52606d", "#7b8794"
 WIDTH = 38
-"""Characters per line in a node."""
+"""Characters per line in a node, of the usual size."""
 LONGEST = 4 * WIDTH
 """Longer texts are cut, so that a node's size is bounded."""
 
@@ -33,6 +36,16 @@ KINDS = {                                      # kind: (fill, border)
 KEPT_FILL = "#fce6d8"
 BOX = ("#f4f6f8", "#b8c2cc")
 
+PADDING = 3
+"""Points around the text of a cell."""
+
+SIZE = 12
+STYLES = {                                     # style: (size, bold, colour)
+    "bold": (SIZE, True, INK), "plain": (SIZE, False, INK), "muted": (10, False, MUTED), "kept": (10, False, INK),
+    "heading": (14, True, INK), "subheading": (11, False, MUTED), "legend": (10, False, INK),
+    "box": (10, True, INK), "box facts": (9, False, MUTED),
+}
+
 Row = tuple[str, str]
 """A line of a label: (text, one of the styles bold, plain, muted, kept)."""
 
@@ -48,8 +61,12 @@ def escape(text: str) -> str:
     return html.escape(text).replace("\\", 2 * "\\") if text.strip() else "&#160;"
 
 
-def wrap(text: str, width: int = WIDTH) -> str:
-    """Any text as left-aligned lines of at most `width` characters, broken at spaces (not in pairs) or else at dots."""
+def wrap(text: str, width: int = WIDTH) -> list[str]:
+    """Any text as lines of at most `width` characters, broken at spaces (not in pairs) or else at dots."""
+    if len(text) <= width // 2 and text.isprintable():
+        return [text]
+    if any(map(is_wide, text)):
+        width //= 2
     lines: list[str] = []
     joined = re.sub(r"\([^()]{1,12}\)", lambda pair: pair[0].replace(" ", "\N{NO-BREAK SPACE}"), printable(text))
     for line in textwrap.wrap(joined, width, break_long_words=False, break_on_hyphens=False):
@@ -59,16 +76,29 @@ def wrap(text: str, width: int = WIDTH) -> str:
             lines.append(line[:cut])
             line = line[cut:]
         lines.append(line)
-    if len(lines) < 2:
-        return escape("".join(lines))
-    return "".join(f'{escape(line)}<BR ALIGN="LEFT"/>' for line in lines)
+    return lines or [""]
+
+
+@functools.lru_cache(4096)
+def cell(text: str, style: str, longest: int = WIDTH) -> str:
+    """A table's cell with left-aligned lines, as wide as they are in the widest font."""
+    size, bold, colour = STYLES[style]
+    lines = wrap(text, longest * SIZE // size)
+    width = max(text_width(line, size, bold) for line in lines)
+    body = escape(lines[0]) if len(lines) < 2 else "".join(f'{escape(line)}<BR ALIGN="LEFT"/>' for line in lines)
+    body = f"<B>{body}</B>" if bold else body
+    if (size, colour) != (SIZE, INK):
+        body = f'<FONT POINT-SIZE="{size}" COLOR="{colour}">{body}</FONT>'
+    fill = f' BGCOLOR="{KEPT_FILL}"' if style == "kept" else ""
+    padding = 0 if style in ("box", "box facts") else PADDING
+    return f'<TD ALIGN="LEFT" BALIGN="LEFT" WIDTH="{math.ceil(width) + 2 * padding}"{fill}>{body}</TD>'
 
 
 def new_chart() -> graphviz.Digraph:
     """An empty drawing in the house style: data flows downwards, the heading stands at the top left."""
     picture = new_drawing(rankdir="TB", nodesep="0.25", ranksep="0.35", pad="0.2", labelloc="t", labeljust="l",
-                          fontname=FONT, fontcolor=INK)
-    picture.attr("node", shape="plain", fontname=FONT, fontsize="12", fontcolor=INK)
+                          fontname=FONT, fontcolor=INK, newrank="true", nslimit="2", nslimit1="2")
+    picture.attr("node", shape="plain", fontname=FONT, fontsize=str(SIZE), fontcolor=INK)
     picture.attr("edge", color=LINE, arrowsize="0.7", fontname=FONT, fontsize="10", fontcolor=MUTED)
     return picture
 
@@ -76,39 +106,29 @@ def new_chart() -> graphviz.Digraph:
 def table(rows: Iterable[Row], kind: str) -> str:
     """A node's label: one left-aligned cell per row, on the kind's colours."""
     fill, border = KINDS[kind]
-    cells = []
-    for text, style in rows:
-        colour = f' BGCOLOR="{KEPT_FILL}"' if style == "kept" else ""
-        body = wrap(text)
-        if style == "bold":
-            body = f"<B>{body}</B>"
-        elif style in ("muted", "kept"):
-            body = f'<FONT POINT-SIZE="10" COLOR="{MUTED if style == "muted" else INK}">{body}</FONT>'
-        cells.append(f'<TR><TD ALIGN="LEFT" BALIGN="LEFT"{colour}>{body}</TD></TR>')
-    return (f'<<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2" COLOR="{border}" BGCOLOR="{fill}">'
-            f'{"".join(cells)}</TABLE>>')
+    cells = "".join(f"<TR>{cell(text, style)}</TR>" for text, style in rows)
+    return (f'<<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="0" CELLPADDING="{PADDING}" COLOR="{border}" BGCOLOR="{fill}">'
+            f"{cells}</TABLE>>")
 
 
 def title(lines: Sequence[str], legend: Sequence[tuple[str, str]]) -> str:
     """The drawing's heading: a bold line, further lines, and a key of (fill, meaning) pairs."""
-    rows = [f'<TR><TD ALIGN="LEFT"><FONT POINT-SIZE="14"><B>{wrap(lines[0], 2 * WIDTH)}</B></FONT></TD></TR>']
-    rows += [f'<TR><TD ALIGN="LEFT"><FONT POINT-SIZE="11" COLOR="{MUTED}">{wrap(line, 2 * WIDTH)}</FONT></TD></TR>'
-             for line in lines[1:]]
+    styles = ["heading", *["subheading"] * (len(lines) - 1)]
+    rows = [f"<TR>{cell(line, style, 2 * WIDTH)}</TR>" for line, style in zip(lines, styles, strict=True)]
     if legend:
         cells = "".join(f'<TD BGCOLOR="{fill}" BORDER="1" COLOR="{LINE}" FIXEDSIZE="TRUE" WIDTH="14" HEIGHT="12"></TD>'
-                        f'<TD ALIGN="LEFT"><FONT POINT-SIZE="10">{escape(meaning)}&#160;&#160;</FONT></TD>'
-                        for fill, meaning in legend)
-        rows.append('<TR><TD ALIGN="LEFT"><TABLE ALIGN="LEFT" BORDER="0" CELLBORDER="0" CELLSPACING="4" '
-                    f'CELLPADDING="1"><TR>{cells}</TR></TABLE></TD></TR>')
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2">{"".join(rows)}</TABLE>>'
+                        f'{cell(meaning, "legend")}<TD WIDTH="10"></TD>' for fill, meaning in legend)
+        rows.append('<TR><TD ALIGN="LEFT"><TABLE ALIGN="LEFT" BORDER="0" CELLBORDER="0" CELLSPACING="0" '
+                    f'CELLPADDING="{PADDING}"><TR>{cells}</TR></TABLE></TD></TR>')
+    rows.append('<TR><TD HEIGHT="6"></TD></TR>')
+    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="{PADDING}">{"".join(rows)}</TABLE>>'
 
 
-def box_label(name: str, facts: str) -> str:
-    """The heading of a box around layers: two short lines, so that the arrow into the box passes beside them."""
-    return (f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR><TD ALIGN="LEFT" BALIGN="LEFT">'
-            f'<FONT POINT-SIZE="10"><B>{wrap(name)}</B></FONT></TD></TR>'
-            f'<TR><TD ALIGN="LEFT" BALIGN="LEFT"><FONT POINT-SIZE="9" COLOR="{MUTED}">{wrap(facts)}</FONT></TD></TR>'
-            '</TABLE>>')
+def box_label(name: str, facts: Sequence[str]) -> str:
+    """The heading of a box around layers: short lines, so that the arrow into the box has room beside them."""
+    rows = "".join(f"<TR>{cell(line, style, WIDTH // 2)}</TR>"
+                   for line, style in zip([name, *facts], ["box", *["box facts"] * len(facts)], strict=True))
+    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">{rows}</TABLE>>'
 
 
 def bytes_text(count: int) -> str:
@@ -122,39 +142,3 @@ def bytes_text(count: int) -> str:
 def shape_text(shape: Sequence[int]) -> str:
     """(8, 16, 28, 28); a scalar's shape is ()."""
     return str(tuple(int(n) for n in shape))
-
-
-HIDDEN = ("keepdim", "relu", "shape", "size")
-"""Attributes that the result's shape, or an op drawn of its own, shows already."""
-NEUTRAL = {"count_include_pad": "True", "dilation": "1", "groups": "1", "padding": "0"}
-"""Values that say nothing happens."""
-
-
-def value_text(value: Any) -> str:
-    """An attribute's value: equal pairs and single numbers as one, slices as in Python, arrays by dtype and shape."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{value.dtype} {shape_text(value.shape)}" if value.shape else f"{value.item():.4g}"
-    if isinstance(value, (tuple, list)):
-        if value and isinstance(value[0], int) and (len(value) == 1 or (len(value) == 2 and value[0] == value[1])):
-            return str(value[0])
-        return f"({', '.join(map(value_text, value))})"
-    if isinstance(value, slice):
-        ends = ["" if v is None else str(v) for v in (value.start, value.stop)]
-        return ":".join(ends if value.step is None else [*ends, str(value.step)])
-    if value is Ellipsis:
-        return "..."
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def attributes_text(attributes: dict[str, Any]) -> str:
-    """The attributes worth a line: `stride 2, padding 1`."""
-    parts = []
-    for name, value in attributes.items():
-        if name in HIDDEN or (isinstance(value, tuple) and any(hasattr(v, "shape") for v in value) and name != "index"):
-            continue
-        text = value_text(value)
-        if name == "index":
-            text = f"[{', '.join(map(value_text, value))}]" if isinstance(value, tuple) else text
-        if text not in ("None", "False", NEUTRAL.get(name)):
-            parts.append(f"{name} {text}")
-    return ", ".join(parts)

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import random
-from ..graph import Leaf, Node, Storage, enable_grad, no_grad, reachable
+from ..grad_mode import enable_grad, no_grad
+from ..graph import Leaf, Node, Storage, reachable
 from ..nn import Module
 from ..tensor import Tensor, as_tensor
+from .descriptions import layer_settings, op_settings, op_title
 from .labels import BOX, KINDS, Row, box_label, new_chart, shape_text, table, title
-from .tape import MAX_NODES, op_attributes, op_title
+from .layout import short_arrows
+from .tape import MAX_NODES
 
 if TYPE_CHECKING:
     import graphviz
@@ -156,6 +160,7 @@ class _Watch:
         self.whole = {m for m in self.names
                       if next(m.children(), None) is None or (depth is not None and levels[m] >= depth)}
         self.calls: list[_Call] = []           # in order of start
+        self.times: Counter[Module] = Counter()                        # how often each was called
         self.stack: list[_Call] = []           # those that have not returned
         self.failed: tuple[Exception, _Call] | None = None
         self.places: dict[Any, Any] = {}       # by storage or, for sources, by node of the tape
@@ -194,9 +199,9 @@ class _Watch:
         parent = self.stack[-1] if self.stack else None
         if parent is not None and parent.whole:
             return forward(*args, **kwargs)
-        number = 1 + sum(call.module is module for call in self.calls)
-        call = _Call(module, self.names[module], parent, module in self.whole, number, list(tensors_in((args, kwargs))),
-                     Storage().serial)
+        self.times[module] += 1
+        call = _Call(module, self.names[module], parent, module in self.whole, self.times[module],
+                     list(tensors_in((args, kwargs))), Storage().serial)
         self.calls.append(call)
         self.stack.append(call)
         try:
@@ -244,12 +249,17 @@ class _Chart:
         self.boxes = 0
         picture = new_chart()
         self._write(picture, None)
-        for tail, head in self.edges:
+        places = {place: i for i, place in enumerate(self.rows)}
+        tails, heads = (np.array([places[edge[end]] for edge in self.edges], int) for end in (0, 1))
+        drawn = short_arrows(tails, heads, len(places))
+        for tail, head in itertools.compress(self.edges, drawn):
             picture.edge(self.ids[tail], self.ids[head])
         total, frozen = self._count(self.watch.model), self._count(self.watch.model, frozen=True)
         line = f"{total:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
         if self.failed is not None:
             line += f"; stopped at {self.failed.where()}"
+        if not drawn.all():
+            line += f"; {len(drawn) - drawn.sum():,} long arrows are left out"
         kinds = {kind for _, kind in self.rows.values()}
         legend = [(KINDS[kind][0], meaning) for kind, meaning in LEGEND if kind in kinds]
         picture.attr(label=title([type(self.watch.model).__name__, line], legend))
@@ -269,8 +279,8 @@ class _Chart:
                 self._call(item)
             elif self._place(item) is item:
                 rows: list[Row] = [(op_title(item), "bold"), (shape_text(item.result_shape), "plain")]
-                if op_attributes(item):
-                    rows.insert(1, (op_attributes(item), "muted"))
+                if settings := op_settings(item):
+                    rows.insert(1, (settings, "muted"))
                 self._add(item, rows, "run", self._call_at(when))
         for call in self.watch.calls:
             for t in call.received if call.whole else ():
@@ -306,7 +316,7 @@ class _Chart:
         rows: list[Row] = [(type(call.module).__name__, "bold")]
         if call.name or again:
             rows.append((call.name + again, "plain"))
-        rows += [(line, "muted") for line in call.module.extra_repr().splitlines()]
+        rows += [(line, "muted") for line in layer_settings(call.module)]
         rows += [(f"→ {shape_text(shape)}", "plain") for shape in call.shapes]
         if count:
             rows.append((f"{count:,} parameters", "plain"))
@@ -367,6 +377,6 @@ class _Chart:
                 with picture.subgraph(name=f"cluster_{self.boxes}") as inner:
                     kind, count = type(place.module).__name__, self._count(place.module)
                     name = place.name + (f" (call {place.number})" if place.number > 1 else "")
-                    inner.attr(label=box_label(name, f"{kind}, {count:,} parameters"), labeljust="l",
+                    inner.attr(label=box_label(name, [kind, f"{count:,} parameters"]), labeljust="l",
                                style="filled", fillcolor=BOX[0], color=BOX[1], margin="12")
                     self._write(inner, place)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import io
+import json
+import math
 import os
+import re
 import shutil
 import subprocess
+import time
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .fonts import font_path
+from .layout import clear_titles, effort, extended, in_rows
 
 if TYPE_CHECKING:
     import graphviz
@@ -16,6 +26,20 @@ if TYPE_CHECKING:
 SOURCE_SUFFIXES = (".dot", ".gv")
 WHEEL_FORMATS = ("svg", "png", "jpg", "jpeg", "json", "plain", "dot")
 """What `graphviz-pure` writes; PDF needs the system's Graphviz."""
+
+DPI = 96
+
+MAX_PIXELS, MAX_SIDE, MAX_STROKES, MAX_TEXTS = 15e6, 32_000, 2e7, 5000
+"""What bounds the time that a PNG takes: its pixels, those of its longer side, that times the number of arrows; lines of text."""
+
+PLACED = "-Kneato", "-n2", "-Gnotranslate=true"
+"""The engine's arguments for a drawing that has its positions."""
+
+TRIES = ("", 1.5), ("graph [nslimit=1, nslimit1=1, mclimit=0.1, splines=line]\n", 2.5)
+"""Settings of a layout, first good, then fast, and how many seconds it may take."""
+
+MAX_EFFORT = 40_000
+"""Drawings that ask for more are not worth the try."""
 
 
 def find_engine() -> tuple[str, bool]:
@@ -41,17 +65,85 @@ def find_engine() -> tuple[str, bool]:
                        "install Graphviz (https://graphviz.org/download); draw.save(drawing, 'graph.dot') needs none")
 
 
-def _lay_out(source: str, format: str, engine: str) -> bytes:
-    """Run `graphviz-pure` on DOT source."""
-    if format not in WHEEL_FORMATS:
-        raise ValueError(f"draw: the wheel graphviz-pure writes {', '.join(WHEEL_FORMATS)}, not {format!r}; "
-                         "install Graphviz (https://graphviz.org/download) for other formats")
-    program, _ = find_engine()
-    done = subprocess.run([program, f"-K{engine}", f"-T{format}"], input=source.encode(), capture_output=True)
+def run(arguments: Sequence[str], source: str, timeout: float | None = None) -> bytes:
+    """Run the layout program on DOT source.
+
+    Raises:
+        RuntimeError: it failed.
+        subprocess.TimeoutExpired: it took longer than timeout, in seconds.
+    """
+    program, system = find_engine()
+    done = subprocess.run([program, *arguments], input=source.encode(), capture_output=True, timeout=timeout)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
-        raise RuntimeError(f"draw: graphviz-pure failed with status {done.returncode}: {said}")
+        raise RuntimeError(f"draw: {'dot' if system else 'graphviz-pure'} failed with status {done.returncode}: {said}")
     return done.stdout
+
+
+def check_format(format: str) -> None:
+    """Refuse what the installed engine does not write."""
+    if not find_engine()[1] and format not in WHEEL_FORMATS:
+        raise ValueError(f"draw: the wheel graphviz-pure writes {', '.join(WHEEL_FORMATS)}, not {format!r}; "
+                         "install Graphviz (https://graphviz.org/download) for other formats")
+
+
+def write(source: str, format: str, engine: str) -> bytes:
+    """A picture of one of our drawings."""
+    check_format(format)
+    source, arguments = _lay_out(source) if engine == "dot" else (source, [f"-K{engine}"])
+    if format in ("png", "jpg", "jpeg"):
+        return _paint(source, format, arguments)
+    picture = run([*arguments, f"-T{format}"], source)
+    return re.sub(rb"<title>.*</title>\n", b"", picture) if format == "svg" else picture         # browsers show them: "n1->n2"
+
+
+def _paint(source: str, format: str, arguments: Sequence[str]) -> bytes:
+    """A PNG or JPEG of bounded size, in which any font of the machine may lend a character (`graphviz-pure` has only its own)."""
+    svg = run([*arguments, "-Tsvg"], source).decode()
+    width, height = (float(v) * DPI / 72 for v in re.findall(r'<svg width="([0-9.]+)pt" height="([0-9.]+)pt"', svg)[0])
+    arrows, wordless = svg.count('class="edge"') + 1, svg.count("<text") > MAX_TEXTS
+    zoom = min(1.0, math.sqrt(MAX_PIXELS / (width * height)), min(MAX_SIDE, MAX_STROKES / arrows) / max(width, height))
+    smooth = zoom == 1 and arrows * max(width, height) < MAX_STROKES / 4
+    if zoom < 1 or wordless:
+        warnings.warn(f"draw: a picture of {width:,.0f} x {height:,.0f} pixels is too large for {format}, so it is scaled to {zoom:.0%}"
+                      f"{', without text' if wordless else ''}; save it as .svg or show less of it", stacklevel=5)
+    try:
+        import resvg_py
+    except ModuleNotFoundError:
+        return run([*arguments, f"-Gsize={width * zoom / DPI},{height * zoom / DPI}", f"-T{format}"], source)
+    svg = re.sub("<text.*?</text>", "", svg, flags=re.S) if wordless else svg.replace("sans-Serif", "sans-serif")
+    png = resvg_py.svg_to_bytes(svg_string=svg, dpi=DPI, zoom=zoom, font_files=[str(font_path(bold)) for bold in (False, True)],
+                                font_family="DejaVu Sans", sans_serif_family="DejaVu Sans",
+                                shape_rendering="geometric_precision" if smooth else "optimize_speed")
+    if format == "png":
+        return png
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def _lay_out(source: str) -> tuple[str, Sequence[str]]:
+    """A layout of one of our drawings, in limited time.
+
+    Returns:
+        DOT with positions, and the engine's arguments to draw it with.
+    """
+    for settings, limit in TRIES if effort(source) <= MAX_EFFORT else ():
+        try:
+            return clear_titles(extended(source, settings), functools.partial(_positions, time.monotonic() + limit)), PLACED
+        except subprocess.TimeoutExpired:
+            pass
+    warnings.warn("draw: a drawing of this size takes too long to lay out, so it is drawn in plain rows; show less of it: "
+                  "draw.model(..., depth=1), draw.graph of an earlier tensor, or a smaller max_nodes", stacklevel=5)
+    return in_rows(source), ("-Kneato", "-n")
+
+
+def _positions(ends: float, source: str) -> tuple[str, dict[str, Any]]:
+    """Lay out before a point in time: DOT with positions, and the same as JSON if there are boxes."""
+    laid = run(["-Kdot", "-Tdot"], source, max(ends - time.monotonic(), 0.01)).decode()
+    return laid, json.loads(run([*PLACED, "-Tjson0"], laid)) if "subgraph" in source else {}
 
 
 @functools.cache
@@ -60,21 +152,21 @@ def _drawing_class() -> Any:
     import graphviz
 
     class Drawing(graphviz.Digraph):
-        """A `graphviz.Digraph` that also renders where only the wheel `graphviz-pure` is installed."""
+        """A `graphviz.Digraph` that renders also where only the wheel `graphviz-pure` is installed, and in limited time."""
 
         def pipe(self, format: str | None = None, *, engine: str | None = None, encoding: str | None = None,
                  **options: Any) -> Any:
             """The picture as bytes, or as text if an encoding is given; see `graphviz.Digraph.pipe`."""
-            if find_engine()[1]:
+            if options and find_engine()[1]:
                 return super().pipe(format, engine=engine, encoding=encoding, **options)
-            picture = _lay_out(self.source, format or self.format, engine or self.engine)
+            picture = write(self.source, (format or self.format).lower(), engine or self.engine)
             return picture if encoding is None else picture.decode(encoding)
 
         def render(self, filename: Any = None, directory: Any = None, view: bool = False, cleanup: bool = False,
                    format: str | None = None, *, outfile: Any = None, engine: str | None = None,
                    **options: Any) -> str:
             """Write source and picture; returns the picture's path. See `graphviz.Digraph.render`."""
-            if find_engine()[1]:
+            if options and find_engine()[1]:
                 return super().render(filename, directory=directory, view=view, cleanup=cleanup, format=format,
                                       outfile=outfile, engine=engine, **options)
             if outfile is not None:
@@ -82,7 +174,7 @@ def _drawing_class() -> Any:
                 format = format or outfile.suffix[1:]
                 filename = filename or outfile.with_suffix(".gv")
             format = format or self.format
-            picture = _lay_out(self.source, format, engine or self.engine)
+            picture = self.pipe(format, engine=engine)
             source = self.save(filename, directory=directory)
             path = str(outfile or f"{source}.{format}")
             Path(path).write_bytes(picture)
@@ -135,5 +227,9 @@ def save(drawing: graphviz.Digraph, path: str | os.PathLike[str]) -> Path:
         path.write_text(drawing.source, encoding="utf-8")
         return path
     format = path.suffix[1:].lower()
-    path.write_bytes(drawing.pipe(format) if find_engine()[1] else _lay_out(drawing.source, format, drawing.engine))
+    check_format(format)
+    if isinstance(drawing, _drawing_class()) or find_engine()[1]:
+        path.write_bytes(drawing.pipe(format))
+    else:                                      # another's drawing, which would look for a system's `dot`
+        path.write_bytes(run([f"-K{drawing.engine}", f"-T{format}"], drawing.source))
     return path

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import no_grad
+from ..grad_mode import no_grad
 from ..nn import Module
 from ..random import get_rng_state, set_rng_state
 from ..tensor import Tensor, tensor

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import enable_grad
+from ..grad_mode import enable_grad
 from ..nn import Module
 from ..random import manual_seed
 from ..tensor import Tensor, from_numpy

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..autograd import grad
-from ..graph import enable_grad
+from ..grad_mode import enable_grad
 from ..nn import Module
 from ..tensor import Tensor, ones_like
 from .layers import as_input, untouched

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from ..graph import is_grad_enabled
+from ..grad_mode import is_grad_enabled
 from ..kernels import constants
 from ..tensor import Tensor
 from . import functional as F

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..graph import no_grad
+from ..grad_mode import no_grad
 from ..ops import arguments
 from ..random import generator
 from ..tensor import Tensor

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import no_grad
+from ..grad_mode import no_grad
 from ..ops.arguments import guard_constructor
 from ..tensor import RemovableHandle, Tensor, tensor, zeros_like
 from .backward_hook import BackwardWatch

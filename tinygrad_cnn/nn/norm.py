@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..graph import is_grad_enabled
+from ..grad_mode import is_grad_enabled
 from ..ops.norm import affine, scale_shift
 from ..tensor import Tensor, tensor
 from . import functional as F

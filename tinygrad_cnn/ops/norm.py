@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import kernels, memory
-from ..graph import is_grad_enabled
+from ..grad_mode import is_grad_enabled
 from ..primitive import primitive
 from .conv import _channel_sum, channels_first, channels_last, channels_last_own
 from .elementwise import _relu_grad

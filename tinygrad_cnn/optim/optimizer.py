@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..graph import enable_grad
+from ..grad_mode import enable_grad
 from ..ops.arguments import guard_constructor
 from ..tensor import Tensor
 
