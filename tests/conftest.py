@@ -14,6 +14,15 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="let searches that need an hour run, too")
+
+
+@pytest.fixture
+def long(request):
+    return request.config.getoption("--long")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     tg.manual_seed(0)

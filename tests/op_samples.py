@@ -322,11 +322,10 @@ row("_fold", P("_fold"), slow.fold, (normal(1, 12, 10), {**_windows[0], "shape":
     (normal(0, 6, 10), {**_windows[0], "shape": (0, 1, 4, 5)}))
 _pools = [({"windows": tuple(how[k] for k in ("kernel", "stride", "padding", "dilation")), "size": how["size"]}) for how in _windows]
 _nine = {"windows": ((2, 2), (2, 2), (0, 0), (1, 1)), "size": (3, 3)}
-row("_max_pool2d", P("_max_pool2d"), lambda x, windows, size: slow.max_pool2d(
-    x, kernel=windows[0], stride=windows[1], padding=windows[2], dilation=windows[3], size=size),
+row("_max_pool2d", P("_max_pool2d"), slow.max_pool2d,
     *((channels_last(distinct, 1, 2, 4, 5), how) for how in _pools), (distinct(2, 1, 4, 5), _pools[0]), (distinct(0, 2, 4, 5), _pools[0]),
     (distinct(1, 1, 5, 5), _nine), (distinct(1, 1, 17, 18), {"windows": ((17, 17), (1, 1), (0, 0), (1, 1)), "size": (1, 2)}))
-row("_adaptive_max_pool2d", P("_adaptive_max_pool2d"), slow.adaptive_max, (distinct(1, 2, 4, 5), {"size": (2, 3)}),
+row("_adaptive_max_pool2d", P("_adaptive_max_pool2d"), slow.max_pool2d, (distinct(1, 2, 4, 5), {"size": (2, 3)}),
     (channels_last(distinct, 2, 1, 3, 2), {"size": (1, 1)}), (distinct(1, 1, 2, 2), {"size": (3, 4)}))
 
 

@@ -233,27 +233,33 @@ def fold(columns: Array, *, kernel: Any, stride: Any, padding: Any, dilation: An
     return out
 
 
-def max_pool2d(x: Array, *, kernel: Any, stride: Any, padding: Any, dilation: Any, size: Any) -> tuple[Array, Array]:
+def numbered(image: Any, size: Any, windows: Any) -> dict[tuple[int, ...], tuple[int, int]]:
+    """The pixel (h, w) behind element (i, j, number) of each window; windows as in `ops.pool`.
+
+    Numbers count those inside the image, row by row, as if all windows had as many columns inside as the widest.
+    """
+    if windows is None:
+        rows, columns = (adaptive_windows(n, o) for n, o in zip(image, size, strict=True))
+    else:
+        rows, columns = ([[h for r in range(k) if 0 <= (h := i * s - p + r * d) < n] for i in range(o)]
+                         for n, o, k, s, p, d in zip(image, size, *windows, strict=True))
+    widest = max(map(len, columns))
+    return {(i, j, r * widest + s): (h, w) for i, j in np.ndindex(*size) for r, h in enumerate(rows[i]) for s, w in enumerate(columns[j])}
+
+
+def max_pool2d(x: Array, *, windows: Any = None, size: Any) -> tuple[Array, Array]:
     """Maxima, and the number of each in its window."""
     out, chosen = np.full((*x.shape[:2], *size), -np.inf), np.zeros((*x.shape[:2], *size), np.int64)
-    for i, j, r, s, h, w in taps(x.shape[2:], size, kernel, stride, padding, dilation):
+    for (i, j, number), (h, w) in numbered(x.shape[2:], size, windows).items():
         for n, c in np.ndindex(x.shape[:2]):
             if x[n, c, h, w] > out[n, c, i, j]:
-                out[n, c, i, j], chosen[n, c, i, j] = x[n, c, h, w], r * kernel[1] + s
+                out[n, c, i, j], chosen[n, c, i, j] = x[n, c, h, w], number
     return out, chosen
 
 
 def tap_places(chosen: Array, windows: Any, image: Any) -> Array:
-    """(row, column) of each window's chosen element, (N, C, OH, OW, 2); windows as in `ops.pool`."""
-    size = chosen.shape[2:]
-    where = {}
-    if windows is None:
-        ranges = [adaptive_windows(n, o) for n, o in zip(image, size, strict=True)]
-        longest = max(map(len, ranges[1]))
-        for i, j in np.ndindex(*size):
-            where.update({(i, j, r * longest + s): (h, w) for r, h in enumerate(ranges[0][i]) for s, w in enumerate(ranges[1][j])})
-    else:
-        where = {(i, j, r * windows[0][1] + s): (h, w) for i, j, r, s, h, w in taps(image, size, *windows)}
+    """(row, column) of each window's chosen element, (N, C, OH, OW, 2)."""
+    where = numbered(image, chosen.shape[2:], windows)
     places = np.zeros((*chosen.shape, 2), np.int64)
     for n, c, i, j in np.ndindex(chosen.shape):
         places[n, c, i, j] = where[i, j, int(chosen[n, c, i, j])]
@@ -297,15 +303,6 @@ def adaptive_matrix(image: Any, size: Any) -> Array:
         for h, w in itertools.product(rows, columns):
             weights[i, j, h, w] = 1 / (len(rows) * len(columns))
     return weights
-
-
-def adaptive_max(x: Array, size: Any) -> tuple[Array, Array]:
-    out, chosen = np.empty((*x.shape[:2], *size)), np.empty((*x.shape[:2], *size), np.int64)
-    windows = [list(enumerate(adaptive_windows(n, o))) for n, o in zip(x.shape[2:], size, strict=True)]
-    longest = max(len(columns) for _, columns in windows[1])
-    for n, c, (i, rows), (j, columns) in itertools.product(range(x.shape[0]), range(x.shape[1]), *windows):
-        out[n, c, i, j], chosen[n, c, i, j] = max((x[n, c, h, w], r * longest + s) for r, h in enumerate(rows) for s, w in enumerate(columns))
-    return out, chosen
 
 
 def resize_matrix(image: Any, size: Any, mode: str, align_corners: bool = False) -> Array:

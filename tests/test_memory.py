@@ -97,6 +97,17 @@ def test_an_exception_gives_memory_back():
     assert memory.stats().current == current
 
 
+@pytest.mark.parametrize("size", [1 << 50, 1 << 62, 1 << 80])
+def test_too_much_is_a_memory_error_and_counts_nothing(size):
+    before = memory.stats()
+    with pytest.raises(MemoryError, match=str(8 * size)):
+        memory.empty((size,), np.float64)
+    assert memory.stats() == before
+    x, w = tg.ones(1, 1, 2, 2), tg.ones(1, 1, 1, 1)
+    with pytest.raises(MemoryError, match="conv2d: no memory for an array of"):
+        tg.nn.functional.conv2d(x, w, padding=1 << 24)
+
+
 def test_threads_share_it_safely():
     failures = []
 

@@ -120,9 +120,11 @@ def _rounded(nbytes: int) -> int:
 def _map(size: int, offset: int) -> _Buffer:
     """A new buffer. Private, so that a forked child does not write into its parent's arrays."""
     length = size + LINE * COLOURS
-    if os.name == "nt":
-        return _Buffer(mmap.mmap(-1, length), offset, size)
-    mapping = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    private = {} if os.name == "nt" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    try:
+        mapping = mmap.mmap(-1, length, **private)
+    except (OSError, OverflowError, ValueError) as error:      # by what mmap says of too much, and of more than there can be
+        raise MemoryError(f"no memory for an array of {size} bytes") from error
     if hasattr(mmap, "MADV_HUGEPAGE") and length >= HUGE:
         with contextlib.suppress(OSError):     # a kernel without huge pages
             mapping.madvise(mmap.MADV_HUGEPAGE)

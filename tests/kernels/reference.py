@@ -83,41 +83,48 @@ class Conv:
             if 0 <= h < self.H and 0 <= v < self.W:
                 yield i, j, r, s, h, v
 
-    def spans(self) -> Iterator[tuple[slice, slice]]:
-        """Input and output channels of each group."""
-        C, K = self.C // self.groups, self.K // self.groups
-        for group in range(self.groups):
-            yield slice(group * C, (group + 1) * C), slice(group * K, (group + 1) * K)
+    def meetings(self) -> Iterator[tuple[int, int, list[tuple[int, int]], list[tuple[int, int]]]]:
+        """(r, s, rows, columns): pairs (output, input) of the rows, and of the columns, that tap (r, s) brings together."""
+        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
+        for r, s in np.ndindex(self.R, self.S):
+            yield (r, s, [(i, h) for i in range(self.OH) if 0 <= (h := i * sh - ph + r * dh) < self.H],
+                   [(j, v) for j in range(self.OW) if 0 <= (v := j * sw - pw + s * dw) < self.W])
+
+    def grouped(self, a: np.ndarray) -> np.ndarray:
+        """(..., channels) -> (..., groups, channels of each), float64."""
+        return a.reshape(*a.shape[:-1], self.groups, a.shape[-1] // self.groups).astype(np.float64)
+
+
+def _pixels(rows: list[tuple[int, int]], columns: list[tuple[int, int]], which: int) -> tuple[object, ...]:
+    """The index of the pixels of all images in these rows and columns."""
+    return slice(None), np.array([r[which] for r in rows], int)[:, None], np.array([c[which] for c in columns], int)
 
 
 @np.errstate(all="ignore")
 def conv2d(conv: Conv, x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    x, w = x.astype(np.float64), w.astype(np.float64)
-    out = np.zeros((conv.N, conv.OH, conv.OW, conv.K)) + bias
-    for i, j, r, s, h, v in conv.taps():
-        for c, k in conv.spans():
-            out[:, i, j, k] += x[:, h, v, c] @ w[r, s, :, k]
-    return out
+    x, w = conv.grouped(x), conv.grouped(w)
+    out = conv.grouped(np.zeros((conv.N, conv.OH, conv.OW, conv.K)) + bias)
+    for r, s, rows, columns in conv.meetings():
+        out[_pixels(rows, columns, 0)] += np.einsum("nijgc,cgk->nijgk", x[_pixels(rows, columns, 1)], w[r, s])
+    return out.reshape(conv.N, conv.OH, conv.OW, conv.K)
 
 
 @np.errstate(all="ignore")
 def conv2d_input_grad(conv: Conv, g: np.ndarray, w: np.ndarray) -> np.ndarray:
-    g, w = g.astype(np.float64), w.astype(np.float64)
-    out = np.zeros((conv.N, conv.H, conv.W, conv.C))
-    for i, j, r, s, h, v in conv.taps():
-        for c, k in conv.spans():
-            out[:, h, v, c] += g[:, i, j, k] @ w[r, s, :, k].T
-    return out
+    g, w = conv.grouped(g), conv.grouped(w)
+    out = conv.grouped(np.zeros((conv.N, conv.H, conv.W, conv.C)))
+    for r, s, rows, columns in conv.meetings():
+        out[_pixels(rows, columns, 1)] += np.einsum("nijgk,cgk->nijgc", g[_pixels(rows, columns, 0)], w[r, s])
+    return out.reshape(conv.N, conv.H, conv.W, conv.C)
 
 
 @np.errstate(all="ignore")
 def conv2d_weight_grad(conv: Conv, g: np.ndarray, x: np.ndarray) -> np.ndarray:
-    g, x = g.astype(np.float64), x.astype(np.float64)
-    out = np.zeros((conv.R, conv.S, conv.C // conv.groups, conv.K))
-    for i, j, r, s, h, v in conv.taps():
-        for c, k in conv.spans():
-            out[r, s, :, k] += x[:, h, v, c].T @ g[:, i, j, k]
-    return out
+    g, x = conv.grouped(g), conv.grouped(x)
+    out = np.zeros((conv.R, conv.S, conv.C // conv.groups, conv.groups, conv.K // conv.groups))
+    for r, s, rows, columns in conv.meetings():
+        out[r, s] = np.einsum("nijgc,nijgk->cgk", x[_pixels(rows, columns, 1)], g[_pixels(rows, columns, 0)])
+    return out.reshape(conv.R, conv.S, conv.C // conv.groups, conv.K)
 
 
 def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:

@@ -117,6 +117,10 @@ SIZES = [_plain(2, 70, 33, 77), _plain(40, 3, 20, 33, 5, 2, 2), _plain(5, 33, 13
          _plain(70, 20, 2, 10), _plain(2, 40, 9, 40, dtype=np.float64), _plain(8, 16, 28, 40, 7, 1, 3), _plain(4, 150, 20, 40),
          _plain(3, 70, 13, 70, 5, 1, 2, 70), _plain(2, 40, 14, 40, 3, 2, 1, 10), _plain(2, 8, 9, 8, 3, 1, 1, 4, np.float64),
          Conv(6, 24, 60, 15, 20, 3, 19, 24, 60, (1, 1), (1, 9), (1, 1), 1, np.float32, 0),
+         # Many phases of the stride, some of which no tap meets.
+         Conv(2, 41, 37, 20, 24, 3, 2, 3, 3, (19, 17), (1, 1), (2, 1), 1, np.float32, 0),
+         Conv(2, 41, 37, 20, 12, 3, 2, 3, 3, (19, 17), (1, 1), (2, 1), 2, np.float64, 0),
+         Conv(2, 41, 37, 20, 40, 3, 2, 3, 3, (19, 17), (1, 1), (2, 1), 20, np.float32, 0),
          # Depthwise: every width of channels and a rest, fewer pixels than a tile, strides that taps share or do not.
          Conv(2, 5, 9, 115, 115, 3, 3, 5, 9, (1, 1), (1, 1), (1, 1), 115, np.float32, 0),
          Conv(9, 6, 3, 20, 20, 5, 5, 6, 3, (1, 1), (2, 2), (1, 1), 20, np.float32, 0),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..grad_mode import is_grad_enabled
+from ..ops.geometry import check_size
 from ..tensor import Tensor
 from .dataset import as_generator, is_count
 
@@ -40,6 +41,7 @@ def random_shift(images: Any, limit: int, generator: np.random.Generator | int |
         raise ValueError(f"random_shift: limit must be an int of 0 or more, got {limit!r}")
     if isinstance(images, Tensor) and images.requires_grad and is_grad_enabled():
         raise RuntimeError("random_shift: images require grad, but a shift is not recorded; pass images.detach()")
+    check_size("random_shift", (*images.shape[:-2], *(n + 2 * limit for n in images.shape[-2:])))
     x = images.numpy() if isinstance(images, Tensor) else images
     n, (height, width) = x.shape[0], x.shape[-2:]
     down, right = as_generator("random_shift", generator).integers(-limit, limit, (2, n), endpoint=True)

@@ -1,7 +1,8 @@
 """Layer 0: numba loops over NumPy arrays that know neither Tensor nor graph.
 
 Every entry takes C-contiguous float32 or float64 arrays (images channels-last, (N, H, W, C)), tuples of integers, and
-writes its result into the last argument(s). Nothing is validated here: callers check shapes, dtypes and indices first.
+writes its result into the last argument(s). Nothing is validated here: callers check shapes, dtypes and indices first. No load or
+store touches memory outside an array, not even in lanes that a mask throws away (`tests/kernels/test_guard.py`); prefetches may.
 Submodules are imported at first use, so `from tinygrad_cnn import kernels` does not import numba.
 """
 

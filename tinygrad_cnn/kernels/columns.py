@@ -14,6 +14,7 @@ from .simd import lanes, load, store, store_first, transpose
 
 CHUNK_PIXELS = 256  # of the output gradient at a time: their columns stay in the second-level cache
 MIN_TASKS = 16
+PADDING = 64  # columns of padding, and of a window, that small images may have, too
 MULTIPLY_ADDS_PER_NS = 40  # of one thread, roughly, with the additions
 
 
@@ -89,9 +90,9 @@ def _input_grad(g, w, zero, taps, R, S, sh, sw, ph, pw, dh, dw, band, chunk, out
         _interleave(planes, low, high, row, pw, sw, n * H * W * C, out)
 
 
-def suits(C, R, S, dtype):
-    """Whether vectors of C channels would be less than half full."""
-    return R * S > 1 and lanes_of(dtype) > 2 * C
+def suits(C, R, S, dtype, W, pw, dw):
+    """Whether vectors of C channels would be less than half full, and planes, which hold the padding, not much larger than images."""
+    return R * S > 1 and lanes_of(dtype) > 2 * C and pw + (S - 1) * dw <= 2 * W + PADDING
 
 
 def conv2d_input_grad(g, w, stride, padding, dilation, out):

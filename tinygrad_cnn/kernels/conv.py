@@ -19,7 +19,7 @@ from .norm import channel_sum
 from .patches import DEPTH, PITCH, PIXELS, gather, runs_of
 from .rows import ROWS, VECS, lanes_of, pack, product_narrow, product_wide, transposed
 from .simd import VECTOR_BYTES, lanes, store_steps
-from .taps import all_taps, in_order, input_phases
+from .taps import all_taps, in_order, input_phases, phase_count
 
 BAND_BYTES = 1 << 19  # of copied lines of images per task: a part of the second-level cache
 CACHE_BYTES = 1 << 20  # of weights that stay in the second-level cache from one task to the next
@@ -108,7 +108,7 @@ def _share(i, x, w, phases, runs, taps, Cg, Kg, groups, bias, sy, sx, rows, more
             numbers = max(numbers, (N * phases[f, 3] * phases[f, 4] + phases[f, 7] - 1) // phases[f, 7])
     blocks = (Kg + block - 1) // block
     tasks, workers, share = numbers * blocks, scratch.shape[0], C * (sy * sx if rows > 0 else 1)
-    windows, places, lie = scratch[i], tables[i, : tables.shape[1] // 2], tables[i, tables.shape[1] // 2 :]
+    windows, places, lie = scratch[i], tables[0][i], tables[1][i]
     task, tasks_end = tasks * i // workers, tasks * (i + 1) // workers
     filled = np.int64(-1)
     while task < tasks_end:                # windows are copied once for all channels that this worker makes of them
@@ -217,7 +217,7 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
                 best, rows = cost, lines
     chunks, x_row, step = 1, sy * line * pitch, sx * apart
     if rows == 0:
-        chunks, pitch, step = max(1, -(-max(len(phase.weight) for phase in phases) * C // DEPTH)), PITCH, PITCH
+        chunks, x_row, pitch, step = max(1, -(-max(len(phase.weight) for phase in phases) * C // DEPTH)), 0, PITCH, PITCH
         if len(phases) == 1 and (dy, dx) == ([0], [0]) and sy * (high - 1) < H and sx * (wide - 1) < W:
             rows, x_row, step = -1, sy * W * pixel, sx * pixel
     pixels, block = N * high * wide, K
@@ -246,7 +246,7 @@ def _plan(kernel, stride, padding, dilation, groups, C, K, x_shape, out_shape, g
     scratch = ((rows - 1) * sy + more) * line * pitch + L if rows > 0 else PIXELS * PITCH
     taps_table = np.array(offsets or [(t, 0) for t in range(DEPTH)], np.int64).T.copy()
     return _Plan(np.array(table, np.int64), np.concatenate(runs), taps_table, rows, more, x_row, line, DEPTH, chunks, pitch, step, block,
-                 weights, scratch, 2 * ((rows * wide if rows > 0 else PIXELS) + 2 * ROWS), pixels * products * 2 * L / MULTIPLY_ADDS_PER_NS)
+                 weights, scratch, (rows * wide if rows > 0 else PIXELS) + 2 * ROWS, pixels * products * 2 * L / MULTIPLY_ADDS_PER_NS)
 
 
 def _correlate(x, w, plan, group_step, row_step, C, K, groups, bias, floor, stride, out, out_stride):
@@ -267,10 +267,11 @@ def _correlate(x, w, plan, group_step, row_step, C, K, groups, bias, floor, stri
         bias = padded.reshape(-1)
     _, OH, OW, channels = out.shape
     workers = MAX_THREADS if is_parallel(plan.work) else 1
+    tables = memory.empty((workers, plan.places), np.int64), memory.empty((workers, plan.places), np.int64)
     _convolve(x, packed, plan.phases, plan.runs, plan.taps, C, K, groups, bias, *stride, plan.rows, plan.more,
               plan.x_row, plan.line, plan.chunk, plan.chunks, plan.pitch, plan.step, plan.block, out.reshape(-1), OH * OW * channels,
               OW * channels * out_stride[0], channels * out_stride[1], floor, memory.empty((workers, plan.scratch), x.dtype),
-              memory.empty((workers, plan.places), np.int64), work=plan.work)
+              tables, work=plan.work)
 
 
 @functools.lru_cache(maxsize=512)
@@ -282,7 +283,7 @@ def _way(gradient, x_shape, w_shape, out_shape, stride, padding, dilation, group
         return depthwise
     if _winograd(winograd.pays, x_shape, out_shape, (R, S), stride, dilation, groups, dtype, algorithm, kept=kept):
         return winograd
-    if gradient and groups == 1 and columns.suits(C, R, S, dtype):
+    if gradient and groups == 1 and columns.suits(C, R, S, dtype, out_shape[2], padding[1], dilation[1]):
         return columns
     if gradient:
         C, K = K, C
@@ -353,6 +354,8 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
         columns.conv2d_input_grad(g, w, stride, padding, dilation, out)
     else:
         R, S, C, K = w.shape
+        if len(way.phases) < phase_count(stride, out.shape[1:3]):
+            out[...] = 0
         w = transposed(w.reshape(R * S, C, K), C)  # (R, S, C, K) -> (R * S, K, C)
         _correlate(g, w, way, K // groups * C, C, K // groups, C, groups, None, -np.inf, (1, 1), out, stride)
 
@@ -374,7 +377,7 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
     if C == 1 and groups > 1:
         depthwise.conv2d_weight_grad(g, x, stride, padding, dilation, out)
         return
-    if grouped.suits(groups, C, K, x.dtype):
+    if grouped.suits(groups, C, K, x.dtype) and grouped.fits(g, (R, S), stride, dilation):
         grouped.conv2d_weight_grad(g, x, stride, padding, dilation, out)
         return
     if _winograd(winograd_grad.pays, x.shape, g.shape, (R, S), stride, dilation, groups, x.dtype, options.conv_algorithm):

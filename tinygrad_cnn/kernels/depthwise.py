@@ -25,7 +25,7 @@ from .simd import (
     tile_store_rows,
     tile_zeros,
 )
-from .taps import all_taps, in_order, input_phases, inside
+from .taps import all_taps, in_order, input_phases, inside, phase_count
 from .weight_grad import sum_parts
 
 # Output pixels and vectors of channels at a time: enough sums to hide the latency of additions.
@@ -211,6 +211,8 @@ def conv2d_input_grad(g, w, stride, padding, dilation, out):
     # (R, S, inputs of a group, groups, outputs of it) -> (R * S, outputs, groups, inputs)
     w = w.reshape(R * S, G, K // G, G).transpose(0, 3, 2, 1).reshape(R * S, G, K)
     plan = _plan((R, S), stride, padding, dilation, repeated.shape, True)
+    if len(plan[0]) < phase_count(stride, out.shape[1:3]):
+        repeated[...] = 0
     _run(g, w, plan, 1, 1, np.zeros(K, out.dtype), -np.inf, repeated, *stride)
     if K != C:
         np.sum(repeated.reshape(*out.shape, K // C), axis=4, out=out)  # (N, H, W, K) -> (N, H, W, C, K // C) -> sum

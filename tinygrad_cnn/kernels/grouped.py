@@ -10,14 +10,20 @@ import numpy as np
 from numba import prange
 
 from .. import memory
-from .jit import MAX_THREADS, inline, kernel
+from .jit import MAX_THREADS, inline, is_parallel, kernel
 from .rows import lanes_of
-from .simd import lanes, tile_add_to, tile_fma_across, tile_zeros
-from .weight_grad import copy_channels, sum_parts
+from .simd import VECTOR_BYTES, lanes, tile_add_to, tile_fma_across, tile_zeros
+from .weight_grad import LINES, copy_channels, sum_parts
 
 BAND_BYTES = 1 << 16  # of padded lines at a time: a part of the second-level cache
 PARTIALS = 16  # partial sums of the weight gradient at most
 MULTIPLY_ADDS_PER_NS = 20  # of one thread, roughly
+
+
+def fits(g, kernel, stride, dilation):
+    """Whether a band of padded lines is not too large."""
+    _, width, lines = _band(g, kernel, stride, dilation)
+    return lines * width * lanes_of(g.dtype) <= LINES
 
 
 def suits(groups, C, K, dtype):
@@ -33,9 +39,12 @@ def _exchange(T, C, K):
     return ((t * C + (k % C ^ c)) * K + k).reshape(-1)
 
 
-def _band(rows, sy, reach, line_bytes):
-    """Output rows of a band, whose input lines fit the cache; but most are not copied twice."""
-    return min(rows, max(4, (BAND_BYTES // line_bytes - reach) // sy + 1))
+def _band(g, kernel, stride, dilation):
+    """Output rows of a band, whose input lines fit the cache, but most are not copied twice; pixels of a line; and lines."""
+    (_, OH, OW, _), (R, S), (sh, sw), (dh, dw) = g.shape, kernel, stride, dilation
+    width, reach = (OW - 1) * sw + (S - 1) * dw + 1, (R - 1) * dh + 1
+    rows = min(OH, max(4, (BAND_BYTES // (width * VECTOR_BYTES) - reach) // sh + 1))
+    return rows, width, (rows - 1) * sh + reach
 
 
 def _sums_of(taps, size):
@@ -97,13 +106,11 @@ def _weight_grad(x, g, size, R, S, sh, sw, ph, pw, dh, dw, chunk, width, parts, 
 def conv2d_weight_grad(g, x, stride, padding, dilation, out):
     """`conv.conv2d_weight_grad` where `suits`."""
     (sh, sw), (ph, pw), (dh, dw), (R, S, C, K) = stride, padding, dilation, out.shape
-    (N, OH, OW, _), L = g.shape, lanes_of(x.dtype)
-    width, reach = (OW - 1) * sw + (S - 1) * dw + 1, (R - 1) * dh + 1
-    chunk = _band(OH, sh, reach, width * L * x.itemsize)
-    parts = min(PARTIALS, N * OH)
+    work = g.size * R * S * C / MULTIPLY_ADDS_PER_NS
+    chunk, width, lines = _band(g, (R, S), stride, dilation)
+    parts, workers = min(PARTIALS, g.shape[0] * g.shape[1]), MAX_THREADS if is_parallel(work) else 1
     partial, sums = memory.empty((parts, 1, R * S * C, K), x.dtype), np.empty((R * S * C, K), x.dtype)
     _weight_grad(x, g, C, R, S, sh, sw, ph, pw, dh, dw, chunk, width, parts, partial.reshape(-1),
-                 memory.empty((MAX_THREADS, ((chunk - 1) * sh + reach) * width * L), x.dtype),
-                 work=g.size * R * S * C / MULTIPLY_ADDS_PER_NS)
+                 memory.empty((workers, lines * width * lanes_of(x.dtype)), x.dtype), work=work)
     sum_parts(partial, sums, work=partial.size)
     out.reshape(-1)[:] = sums.reshape(-1)[_exchange(R * S, C, K)]

@@ -141,7 +141,7 @@ def channel_mean_var(x, mean, var):
         var[...] = np.nan
         return
     rows = _block_rows(x)
-    pivots, means, squares = np.empty((3, _block_count(x), C))
+    pivots, means, squares = (np.empty((_block_count(x), C)) for _ in range(3))
     _moment_blocks(x, rows, pivots, means, squares, work=2 * x.size / ELEMENTS_PER_NS)
     counts = np.full(len(means), float(rows))
     counts[-1] = M - rows * (len(means) - 1)
@@ -210,7 +210,7 @@ def channel_sums(g, x, mean, invstd, scale, shift, relu, sum_g, sum_gx):
         relu: whether g is taken as 0 where x * scale + shift <= 0.
         sum_g, sum_gx: (C,), of the dtype of x or float64; overwritten.
     """
-    sums, products = np.empty((2, _block_count(g), g.shape[1]))
+    sums, products = (np.empty((_block_count(g), g.shape[1])) for _ in range(2))
     four = memory.empty((len(sums), 2, g.shape[1]), x.dtype)
     _product_blocks(g, x, mean, scale, shift, _bound(relu, x), _block_rows(g), four, sums, products,
                     work=2 * g.size / ELEMENTS_PER_NS)

@@ -39,7 +39,7 @@ def _copy(x, o, x_step, count, size, out, to, pitch):
 @inline
 def _copy_part(x, o, begin, end, size, out, to):
     """out[to : to + size] = x[o : o + size], zeros outside [begin, end), which is not read; writes whole vectors."""
-    L = lanes(x)
+    L, end = lanes(x), min(end, size)          # what follows in x need not be this group's, nor exist
     for c in range(0, size, L):
         store(out, to + c, load_between(x, o + c, begin - c, end - c))
 

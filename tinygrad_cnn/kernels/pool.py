@@ -1,8 +1,8 @@
 """Pooling of channels-last images, and the gather and scatter by which max pooling is differentiated.
 
-Windows are given by one table for rows and one for columns; fixed and adaptive windows differ in tables only. Max
-pooling notes the place of each maximum as its tap: r * S + s for row r and column s of an R x S window, in one byte
-where R * S allows it.
+Windows are given by one table for rows and one for columns; fixed and adaptive windows differ in tables only. Taps are
+those inside the image, whatever size and padding a window has. Max pooling notes the place of each maximum as its tap: r * S + s
+for row r and column s, counted from the first tap inside, in one byte where the number of taps allows it.
 
 Inner loops index with unsigned integers: those need no check for negative indices, which would keep LLVM from
 vectorising.
@@ -33,7 +33,7 @@ class Axis(NamedTuple):
     """The windows of one axis.
 
     Attributes:
-        windows: (outputs, 3) int64: a window's first row, padding included, and the range of its taps in the image.
+        windows: (outputs, 2) int64: the row of a window's first tap inside the image, and how many taps are.
         taps: of the longest window.
         dilation: rows between taps.
         step: rows between windows, 0 if that varies.
@@ -49,24 +49,22 @@ class Axis(NamedTuple):
 
 def fixed(size, outputs, kernel_size, stride, padding, dilation):
     """Windows of equal size at equal distances; one that misses the image has no taps."""
-    first = np.arange(outputs) * stride - padding
+    first = np.arange(outputs, dtype=np.int64) * stride - padding
     begin = -(np.minimum(first, 0) // dilation)  # the first tap at or past row 0
-    end = np.clip(-((first - size) // dilation), begin, kernel_size)
-    return _axis(size, np.stack([first, begin, end], axis=1), kernel_size, dilation, stride)
+    count = np.maximum(np.minimum(-((first - size) // dilation), kernel_size) - begin, 0)
+    whole = np.flatnonzero(count == kernel_size)
+    return _axis(first + begin * dilation, count, dilation, stride, (int(whole[0]), int(whole[-1]) + 1) if len(whole) else (0, 0))
 
 
 def adaptive(size, outputs):
     """Windows [floor(i * size / outputs), ceil((i + 1) * size / outputs))."""
-    i = np.arange(outputs)
+    i = np.arange(outputs, dtype=np.int64)
     first = i * size // outputs
-    length = -(-(i + 1) * size // outputs) - first
-    return _axis(size, np.stack([first, 0 * i, length], axis=1), int(length.max()), 1, 0)
+    return _axis(first, -(-(i + 1) * size // outputs) - first, 1, 0, (0, 0))
 
 
-def _axis(size, windows, taps, dilation, step):
-    windows = np.ascontiguousarray(windows, np.int64)
-    whole = np.flatnonzero((windows[:, 1] == 0) & (windows[:, 2] == taps)) if step else ()
-    return Axis(windows, taps, dilation, step, (int(whole[0]), int(whole[-1]) + 1) if len(whole) else (0, 0))
+def _axis(first, count, dilation, step, whole):
+    return Axis(np.stack([first, count], axis=1), max(1, int(count.max())), dilation, step, whole)
 
 
 @functools.lru_cache(maxsize=256)
@@ -85,7 +83,8 @@ def axes(size, outputs, windows):
 def tap_dtype(size, outputs, windows):
     """The integer type that holds every tap."""
     rows, columns = axes(size, outputs, windows)
-    return np.dtype(np.uint8 if rows.taps * columns.taps <= BYTE_TAPS else np.int32)
+    taps = rows.taps * columns.taps
+    return np.dtype(np.uint8 if taps <= BYTE_TAPS else np.int32 if taps <= 1 << 31 else np.int64)
 
 
 def plane_indices(taps, size, windows):
@@ -112,13 +111,13 @@ def _at_once(columns, channels):
 
 @inline
 def _scan(x, p, row, column, S, row_step, column_step, best, where, count):
-    """Maxima over one window's taps, from (row[1], column[1]) to (row[2], column[2]), for `count` elements from p on."""
-    begin = np.uint64(p + row[1] * row_step + column[1] * column_step)
+    """Maxima over one window's row[1] x column[1] taps, for `count` elements from p on."""
+    begin = np.uint64(p)
     for c in range(np.uint64(count)):
         best[c] = x[begin + c]
-        where[c] = row[1] * S + column[1]
-    for r in range(row[1], row[2]):
-        for s in range(column[1], column[2]):
+        where[c] = 0
+    for r in range(row[1]):
+        for s in range(column[1]):
             at, tap = np.uint64(p + r * row_step + s * column_step), where.dtype.type(r * S + s)
             for c in range(np.uint64(count)):
                 value, top, before = x[at + c], best[c], where[c]
@@ -157,7 +156,7 @@ def _max_pool(x, rows, columns, dh, dw, S, step, first, last, out, taps):
                 windows = last - first if first <= j < last else 1
                 p = ((o // OH * H + row[0]) * W + column[0]) * C
                 count = ((windows - 1) * step + 1) * C
-                if row[1] < row[2] and column[1] < column[2]:
+                if row[1] > 0 and column[1] > 0:
                     _scan(flat, p, row, column, S, dh * W * C, dw * C, line, chosen, count)
                 else:
                     for c in range(count):
@@ -191,7 +190,7 @@ def _gather(x, taps, rows, columns, dh, dw, S, out):
         o = np.int64(task)
         row = rows[o % OH]
         for j in range(OW):
-            empty = row[1] == row[2] or columns[j, 1] == columns[j, 2]
+            empty = row[1] == 0 or columns[j, 1] == 0
             p = ((o // OH * H + row[0]) * W + columns[j, 0]) * C
             for c in range((o * OW + j) * C, (o * OW + j + 1) * C):
                 tap = np.int64(where[c])
@@ -231,7 +230,7 @@ def _scatter(g, taps, rows, columns, dh, dw, R, S, slice_size, out):
                 target[p + c] = 0
         for i in range(OH):
             for j in range(OW):
-                if rows[i, 1] < rows[i, 2] and columns[j, 1] < columns[j, 2]:
+                if rows[i, 1] > 0 and columns[j, 1] > 0:
                     p = np.uint64(((n * H + rows[i, 0]) * W + columns[j, 0]) * C + first)
                     q = np.uint64(((n * OH + i) * OW + j) * C + first)
                     for c in range(count):
@@ -273,8 +272,8 @@ def _average(x, rows, columns, step, first, last, scale, out):
                 count = np.uint64(((windows - 1) * step + 1) * C)
                 for c in range(count):
                     line[c] = 0
-                for r in range(rows[i, 1], rows[i, 2]):
-                    for s in range(columns[j, 1], columns[j, 2]):
+                for r in range(rows[i, 1]):
+                    for s in range(columns[j, 1]):
                         at = np.uint64(((o // OH * H + rows[i, 0] + r) * W + columns[j, 0] + s) * C)
                         for c in range(count):
                             line[c] += flat[at + c]
@@ -310,8 +309,8 @@ def _average_adjoint(g, rows, columns, scale, out):
 def _covering(axis, size):
     """For each row of the image the range of windows that contain it, (size, 2); windows' ends never decrease."""
     h = np.arange(size)
-    first = np.searchsorted(axis.windows[:, 0] + axis.windows[:, 2], h, side="right")  # skip windows that end at or before h
-    last = np.searchsorted(axis.windows[:, 0] + axis.windows[:, 1], h, side="right")  # keep windows that begin at or before h
+    first = np.searchsorted(axis.windows.sum(axis=1), h, side="right")  # skip windows that end at or before h
+    last = np.searchsorted(axis.windows[:, 0], h, side="right")  # keep windows that begin at or before h
     return np.ascontiguousarray(np.stack([first, np.maximum(first, last)], axis=1).astype(np.int64))
 
 
@@ -321,9 +320,9 @@ def _covering_axes(size, outputs, windows):
 
 
 def _extent(size, outputs, kernel_size, stride, padding):
-    """Rows of each window that count where padding counts: windows end with the padding, as PyTorch has it."""
+    """Rows of each window that count where padding counts: windows end with the padding, as PyTorch has it. Floats do not overflow."""
     first = np.arange(outputs, dtype=np.int64) * stride - padding
-    return np.minimum(first + kernel_size, size + padding) - first
+    return (np.minimum(first + kernel_size, size + padding) - first).astype(np.float64)
 
 
 @functools.lru_cache(maxsize=256)
@@ -334,7 +333,7 @@ def _scale(size, outputs, windows, count_include_pad, divisor, dtype):
     elif windows is not None and count_include_pad:
         counts = np.outer(*(_extent(size[a], outputs[a], *(of[a] for of in windows)) for a in (0, 1)))
     else:
-        counts = np.outer(*(axis.windows[:, 2] - axis.windows[:, 1] for axis in _average_axes(size, outputs, windows)))
+        counts = np.outer(*(axis.windows[:, 1] for axis in _average_axes(size, outputs, windows)))
     return (1 / np.where(counts == 0, 1, counts)).astype(dtype)
 
 

@@ -390,7 +390,8 @@ def tile_fma(typing_context, tile, x, xo, x_step, w, wo):
 def tile_sum(typing_context, tile, x, xo, rows, first, offsets, w, wo, ahead, soon, step):
     """tile[r, :] += sum over t of x[xo + rows[first + r] + offsets[t]] * w[wo + t * vecs * lanes : ... + vecs * lanes].
 
-    Meanwhile ahead[soon + t * step] is fetched into the second-level cache, unless `ahead` is None.
+    Meanwhile ahead[soon + t * step] is fetched into the second-level cache, unless `ahead` is None. That may lie outside: a
+    prefetch reads no memory that is not there.
     """
 
     def codegen(context, builder, signature, args):
@@ -578,6 +579,8 @@ def tile_store_rows(typing_context, tile, y, yo, y_step, valid, count):
 def _lanes_below(builder: Any, tile: Tile, count: Any, first: int) -> Any:
     """Mask of the lanes, numbered from `first`, below `count`."""
     kind = ir.VectorType(_I32, tile.lanes)
+    for sign, limit in (("<", _I64(first + tile.lanes)), (">", _I64(0))):     # 32 bits are enough afterwards, not before
+        count = builder.select(builder.icmp_signed(sign, count, limit), count, limit)
     undefined = ir.Constant(kind, ir.Undefined)
     below = builder.insert_element(undefined, builder.trunc(count, _I32), _I32(0))
     below = builder.shuffle_vector(below, undefined, ir.Constant(kind, [0] * tile.lanes))

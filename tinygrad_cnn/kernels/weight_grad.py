@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit, prange
 
 from .. import memory
-from .jit import INLINE_OPTIONS, MAX_THREADS, inline, kernel
+from .jit import INLINE_OPTIONS, MAX_THREADS, inline, is_parallel, kernel
 from .patches import DEPTH, PITCH, gather, runs_of
 from .rows import VECS, lanes_of
 from .simd import VECTOR_REGISTERS, lanes, load, store, tile_add_to, tile_fma, tile_zeros
@@ -23,6 +23,7 @@ BLOCK = 32  # input channels of a task
 FEW = range(3, 6)  # sums in a tile that do not hide the latency of additions: pixels then go to two tiles by turns
 MIN_TASKS = 16
 PARTIALS = 16  # partial sums at most
+LINES = 1 << 22  # elements of padded lines that a thread copies at most: strides and dilations may be far larger than images
 MULTIPLY_ADDS_PER_NS = 50  # of one thread, roughly
 
 forced_inline = njit(forceinline=True, **INLINE_OPTIONS)  # LLVM would make calls of these, which cost as much as a short row
@@ -138,7 +139,7 @@ def _panel(g, start, step, count, valid, size, out):
 
 @kernel
 def _image_sums(x, g, R, S, C, run, tile_wide, tile_narrow, Kg, groups, OH, OW, sh, sw, ph, pw, dh, dw, inside, block, chunk, parts,
-                partial, scratch):
+                partial, all_lines, panels):
     """partial, flat (parts, groups, R, S, C, Kp): part p sums the p-th share of the N * OH output rows.
 
     A tap is `run` numbers of a line of x from channels [c0, c0 + block) on: of one pixel, or, if a block has all channels, of S.
@@ -149,11 +150,10 @@ def _image_sums(x, g, R, S, C, run, tile_wide, tile_narrow, Kg, groups, OH, OW, 
     L, flat, K = lanes(x), x.reshape(-1), groups * Kg
     Kp, width = (Kg + L - 1) // L * L, (OW - 1) * sw + (S - 1) * dw + 1
     blocks, steps, reach = (C + block - 1) // block, S * C // run if block == C else S, (R - 1) * dh + 1
-    tasks, workers = parts * groups * blocks, scratch.shape[0]
-    room = scratch.shape[1] - chunk * OW * VECS * L
+    tasks, workers = parts * groups * blocks, panels.shape[0]
     for worker in prange(workers):
         number = np.int64(worker)
-        lines, panel = scratch[number, :room], scratch[number, room:]
+        lines, panel = all_lines[number], panels[number]
         for task in range(tasks * number // workers, tasks * (number + 1) // workers):
             p, group, c0 = task // (groups * blocks), task // blocks % groups, task % blocks * block
             count = min(block, C - c0)
@@ -193,28 +193,28 @@ _block_wide, _block_narrow = outer_of(CHANNELS, VECS), outer_of(CHANNELS, 1)
 
 
 @kernel
-def _window_sums(x, g, runs, C, T, K, OH, OW, sy, sx, parts, partial, scratch):
-    """partial, flat (parts, T, K) with T rounded up to tiles, K to vectors: part p sums the p-th share of the pixels."""
+def _window_sums(x, g, runs, C, T, K, groups, OH, OW, sy, sx, parts, partial, all_windows, panels):
+    """partial, flat (parts, groups, T, K) with T rounded up to tiles, K to vectors: part p sums the p-th share of the pixels."""
     L = lanes(x)
     pixels, blocks, width = x.shape[0] * OH * OW, (T + DEPTH - 1) // DEPTH, VECS * L
     Tp, Kp = (T + CHANNELS - 1) // CHANNELS * CHANNELS, (K + L - 1) // L * L
-    tasks, workers = parts * blocks, scratch.shape[0]
+    tasks, workers = parts * groups * blocks, panels.shape[0]
     for worker in prange(workers):
         i = np.int64(worker)
-        windows, panel = scratch[i, : CHUNK * PITCH], scratch[i, CHUNK * PITCH :]
+        windows, panel = all_windows[i], panels[i]
         for task in range(tasks * i // workers, tasks * (i + 1) // workers):
-            part, t0 = task // blocks, task % blocks * DEPTH
+            part, group, t0 = task // (groups * blocks), task // blocks % groups, task % blocks * DEPTH
             t1 = min(T, t0 + DEPTH)
             depth = (t1 - t0 + CHANNELS - 1) // CHANNELS * CHANNELS
-            yo = (part * Tp + t0) * Kp
+            yo = ((part * groups + group) * Tp + t0) * Kp
             partial[yo : yo + depth * Kp] = 0
             end = pixels * (part + 1) // parts
             for first in range(pixels * part // parts, end, CHUNK):
                 count = min(CHUNK, end - first)
-                gather(x, 0, C, runs, t0, t1, sy, sx, OH, OW, first, count, windows)
+                gather(x, group * C, C, runs, t0, t1, sy, sx, OH, OW, first, count, windows)
                 for k in range(0, Kp, width):
                     size = min(width, Kp - k)
-                    _panel(g, first * K + k, K, count, K - k, size, panel)
+                    _panel(g, (first * groups + group) * K + k, groups * K, count, K - k, size, panel)
                     for t in range(0, depth, CHANNELS):
                         if size == width:
                             _block_wide(windows, t, 0, PITCH, panel, 0, 0, width, 1, count, partial, yo + t * Kp + k, Kp)
@@ -252,15 +252,6 @@ def partial_sums(g, x, stride, padding, dilation, groups, size):
     N, OH, OW, _ = g.shape
     T, Kg, L = R * S * C, K // groups, lanes_of(x.dtype)
     Kp = -(-Kg // L) * L
-    if _copies_pay(R, S, C, Kg, L, groups):
-        parts = min(PARTIALS, -(-N * OH * OW // CHUNK), -(-MIN_TASKS // -(-T // DEPTH)))
-        partial = memory.empty((parts, 1, -(-T // CHANNELS) * CHANNELS, Kp), x.dtype)
-        taps = all_taps((R, S), padding, dilation)
-        _window_sums(x, g.reshape(-1), runs_of(taps.dy, taps.dx, C, True), C, T, K, OH, OW, sh, sw, parts, partial.reshape(-1),
-                     memory.empty((MAX_THREADS, CHUNK * (PITCH + VECS * L)), x.dtype),
-                     work=N * OH * OW * partial[0].size / MULTIPLY_ADDS_PER_NS)
-        return partial
-    C = x.shape[3] // groups
     merged = groups == 1 and dw == 1 and C < NINE
     block = C if merged else min(C, BLOCK)
     run = S * C if merged else block
@@ -268,8 +259,18 @@ def partial_sums(g, x, stride, padding, dilation, groups, size):
     parts = min(PARTIALS, N * OH, -(-4 * MIN_TASKS // (groups * -(-C // block))))
     chunk = min(OH, max(1, CHUNK_BYTES // (OW * min(K, VECS * L) * x.itemsize)))
     lines = 0 if inside else ((chunk - 1) * sh + (R - 1) * dh + 1) * ((OW - 1) * sw + (S - 1) * dw + 1) * block
+    work = N * OH * OW * T * groups * Kp / MULTIPLY_ADDS_PER_NS
+    workers = MAX_THREADS if is_parallel(work) else 1
+    if lines > LINES or _copies_pay(R, S, C, Kg, L, groups):
+        parts = min(PARTIALS, -(-N * OH * OW // CHUNK), -(-MIN_TASKS // (groups * -(-T // DEPTH))))
+        partial = memory.empty((parts, groups, -(-T // CHANNELS) * CHANNELS, Kp), x.dtype)
+        taps = all_taps((R, S), padding, dilation)
+        windows, panels = memory.empty((workers, CHUNK * PITCH), x.dtype), memory.empty((workers, CHUNK * VECS * L), x.dtype)
+        _window_sums(x, g.reshape(-1), runs_of(taps.dy, taps.dx, C, groups == 1), C, T, Kg, groups, OH, OW, sh, sw, parts,
+                     partial.reshape(-1), windows, panels, work=work)
+        return partial
     partial = memory.empty((parts, groups, T, Kp), x.dtype)
     _image_sums(x, g.reshape(-1), R, S, C, run, _tile_for(run, NINE), _tile_for(run, FIVE), Kg, groups, OH, OW, sh, sw, ph, pw, dh,
-                dw, inside, block, chunk, parts, partial.reshape(-1), memory.empty((MAX_THREADS, lines + chunk * OW * VECS * L), x.dtype),
-                work=N * OH * OW * T * groups * Kp / MULTIPLY_ADDS_PER_NS)
+                dw, inside, block, chunk, parts, partial.reshape(-1), memory.empty((workers, lines), x.dtype),
+                memory.empty((workers, chunk * OW * VECS * L), x.dtype), work=work)
     return partial

@@ -15,7 +15,7 @@ from .winograd import OUT, POINTS, ROOT_HALF, ROOT_TWO, copy_patch, load_line, s
 
 CHANNELS = 64  # of input and of output per task: their sums stay in the second-level cache
 TILES = 40  # transformed at a time
-ROWS = 8 if VECTOR_REGISTERS == 32 else 4  # input channels of the register tile; they divide every vector's lanes
+ROWS = 8 if VECTOR_REGISTERS == 32 else 4  # input channels of the register tile
 PARTIALS = 16  # partial sums at most
 MIN_TASKS = 16
 MULTIPLY_ADDS_PER_NS = 80  # of one thread, roughly
@@ -133,7 +133,8 @@ def _weight_grad(x, g, y0, x0, parts, padded, out):
         index = np.int64(task)
         part, first, k = index % parts, index // parts % slices * CHANNELS, index // (parts * slices) * CHANNELS
         C_here, K_here = min(CHANNELS, C - first), min(CHANNELS, K - k)
-        rows, size = (C_here + L - 1) // L * L, (K_here + L - 1) // L * L
+        whole = max(L, ROWS)  # both powers of two
+        rows, size = (C_here + whole - 1) // whole * whole, (K_here + L - 1) // L * L
         u_row, v_row = rows + L, size + L  # rows a power of two apart would meet in few lines of the cache
         patch = np.empty(POINTS * max(rows, size), x.dtype)
         u, v = np.empty(POINTS * TILES * u_row, x.dtype), np.empty(POINTS * TILES * v_row, x.dtype)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import constants
-from ..ops.geometry import pair
+from ..ops.geometry import check_size, pair
 from ..tensor import Tensor
 from . import functional as F
 from .linear import check_sizes, fan_in_uniform
@@ -42,6 +42,7 @@ class _Conv(Module):
             raise ValueError(f"{name}: padding must be 'same', 'valid', an int or a pair, got {padding!r}")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = pair(name, "kernel_size", kernel_size, minimum=1)
+        check_size(name, (in_channels // groups, out_channels, *self.kernel_size))
         self.stride = pair(name, "stride", stride, minimum=1)
         self.padding = padding if isinstance(padding, str) else pair(name, "padding", padding, minimum=0)
         self.dilation = pair(name, "dilation", dilation, minimum=1)

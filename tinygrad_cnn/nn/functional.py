@@ -14,7 +14,7 @@ from ..ops import arguments, elementwise, reduce
 from ..ops.conv import conv2d, conv_transpose2d, fold, local_conv2d, unfold
 from ..ops.dropout import keep_scaled
 from ..ops.elementwise import logsigmoid, sigmoid, tanh
-from ..ops.geometry import broadcast_shapes, check_float
+from ..ops.geometry import broadcast_shapes, check_float, check_size
 from ..ops.linalg import linear
 from ..ops.movement import cat, flip, pad_constant
 from ..ops.norm import batch_norm
@@ -278,6 +278,7 @@ def _edges(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
     if min(before, after) < 0 or max(before, after) > limit:
         raise ValueError(f"pad: mode {mode!r} can add 0 .. {limit} entries on each side of dim {dim} of size {n}, "
                          f"asked for {(before, after)}")
+    check_size("pad", (*x.shape[:dim], before + n + after, *x.shape[dim + 1 :]))
 
     def part(start: int, stop: int) -> Tensor:
         return x[(*(slice(None),) * dim, slice(start, stop))]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.conv import windows
-from ..ops.geometry import pair
+from ..ops.geometry import check_size, pair
 from ..tensor import Tensor
 from . import functional as F
 from .linear import check_sizes, fan_in_uniform
@@ -55,7 +55,8 @@ class LocallyConnected2d(Module):
         self.stride = pair(name, "stride", stride, minimum=1)
         self.dilation = pair(name, "dilation", dilation, minimum=1)
         self.padding = padding if isinstance(padding, str) else pair(name, "padding", padding, minimum=0)
-        _, self.output_size = windows(name, self.input_size, self.kernel_size, self.stride, self.padding, self.dilation)
+        self.output_size = windows(name, self.input_size, self.kernel_size, self.stride, self.padding, self.dilation)["size"]
+        check_size(name, (*self.output_size, in_channels, *self.kernel_size, out_channels))
         by_position = np.zeros((*self.output_size, in_channels, *self.kernel_size, out_channels), dtype)
         # (OH, OW, D, F, F, K) -> (K, D, F, F, OH, OW): a view, so that no matrix product need copy it
         self.weight = Parameter(by_position.transpose(5, 2, 3, 4, 0, 1))

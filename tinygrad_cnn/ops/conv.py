@@ -14,7 +14,7 @@ import numpy as np
 from .. import kernels, memory
 from ..primitive import primitive
 from .elementwise import _relu_grad
-from .geometry import check_float, pair, window_count
+from .geometry import at_most, check_float, check_size, padded, pair, window_count
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
@@ -214,15 +214,14 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, r
         return conv2d(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups, relu=relu).squeeze(0)
     channels = weight.shape[1] * groups if weight.ndim == 4 and isinstance(groups, int) else 0
     _check("conv2d", x, weight, bias, channels, groups, weight.shape[0] if weight.ndim else 0)
-    stride, dilation = pair("conv2d", "stride", stride, minimum=1), pair("conv2d", "dilation", dilation, minimum=1)
-    start, size = windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    how = windows("conv2d", x.shape[2:], weight.shape[2:], stride, padding, dilation)
     args = (x, weight) if bias is None else (x, weight, bias)
-    call = _conv2d_relu if relu else _conv2d
-    return call(*args, stride=stride, padding=start, dilation=dilation, groups=groups, size=size, **({"relu": True} if relu else {}))
+    return _conv2d_relu(*args, **how, groups=groups, relu=True) if relu else _conv2d(*args, **how, groups=groups)
 
 
-def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Any, Any]:
-    """The padding above and to the left, and the number of windows along each axis."""
+def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
+    """`stride`, `padding` above and to the left, `dilation` and `size`, the number of windows, along each axis, checked."""
+    stride, dilation = pair(function, "stride", stride, minimum=1), pair(function, "dilation", dilation, minimum=1)
     if isinstance(padding, str):
         if padding == "valid":
             padding = (0, 0)
@@ -234,19 +233,19 @@ def windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, d
 
 
 @functools.lru_cache(maxsize=1024)
-def _windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Any, Any]:
+def _windows(function: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
+    reach = tuple([d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)])
     if padding == "same":
-        size = tuple(-(-n // s) for n, s in zip(image, stride, strict=True))
-        total = [max((o - 1) * s + d * (k - 1) + 1 - n, 0)
-                 for o, s, d, k, n in zip(size, stride, dilation, kernel, image, strict=True)]
-        return tuple(t // 2 for t in total), size
-    size = tuple([window_count(image[a], kernel[a], stride[a], 2 * padding[a], dilation[a]) for a in (0, 1)])
-    if min(size) < 1:
-        reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
-        padded = tuple(n + 2 * p for n, p in zip(image, padding, strict=True))
-        raise ValueError(f"{function}: the kernel covers {reach} pixels, more than the padded input of {padded}; "
-                         "use a smaller kernel or dilation, or more padding")
-    return padding, size
+        size = tuple([-(-n // s) for n, s in zip(image, stride, strict=True)])
+        padding = tuple([max((o - 1) * s + r - n, 0) // 2 for o, s, r, n in zip(size, stride, reach, image, strict=True)])
+        most = padded(function, image, tuple([p + 1 for p in padding]))       # an odd row is at the bottom
+    else:
+        size = tuple([window_count(image[a], kernel[a], stride[a], 2 * padding[a], dilation[a]) for a in (0, 1)])
+        most = padded(function, image, padding)
+        if min(size) < 1:
+            raise ValueError(f"{function}: the kernel covers {reach} pixels, more than the padded input of {most}; "
+                             "use a smaller kernel or dilation, or more padding")
+    return {"stride": at_most(stride, most), "padding": padding, "dilation": at_most(dilation, most), "size": size}
 
 
 def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -280,7 +279,9 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
                  for n, s, p, d, k, e in zip(x.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True))
     if min(size) < 1:
         raise ValueError(f"{name}: the output would have size {size}; use less padding")
-    out = _conv2d_input_grad(x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, size=size)
+    most = padded(name, size, padding)
+    out = _conv2d_input_grad(x, weight, stride=at_most(stride, most), padding=padding, dilation=at_most(dilation, most), groups=groups,
+                             size=size)
     return out if bias is None else out + bias.reshape(1, -1, 1, 1)
 
 
@@ -326,9 +327,9 @@ def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
     """
     check_image("unfold", x)
     kernel = pair("unfold", "kernel_size", kernel_size, minimum=1)
-    stride, dilation = pair("unfold", "stride", stride, minimum=1), pair("unfold", "dilation", dilation, minimum=1)
-    padding, size = windows("unfold", x.shape[2:], kernel, stride, padding, dilation)
-    return _unfold(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, size=size)
+    how = windows("unfold", x.shape[2:], kernel, stride, padding, dilation)
+    check_size("unfold", (*x.shape[:2], *kernel, *how["size"]))
+    return _unfold(x, kernel=kernel, **how)
 
 
 def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
@@ -346,13 +347,12 @@ def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
         raise ValueError(f"fold: x must be (N, C R S, L), got shape {tuple(x.shape)}")
     check_float("fold", x=x)
     image, kernel = pair("fold", "output_size", output_size, minimum=1), pair("fold", "kernel_size", kernel_size, minimum=1)
-    stride, dilation = pair("fold", "stride", stride, minimum=1), pair("fold", "dilation", dilation, minimum=1)
-    padding, size = windows("fold", image, kernel, stride, padding, dilation)
+    how = windows("fold", image, kernel, stride, padding, dilation)
+    size = how["size"]
     if x.shape[1] % (kernel[0] * kernel[1]) or x.shape[2] != size[0] * size[1]:
         raise ValueError(f"fold: x of shape {tuple(x.shape)} must be (N, C * {kernel[0] * kernel[1]}, {size[0] * size[1]}) "
                          f"for output_size {image}")
-    return _fold(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, size=size,
-                 shape=(x.shape[0], x.shape[1] // (kernel[0] * kernel[1]), *image))
+    return _fold(x, kernel=kernel, shape=(x.shape[0], x.shape[1] // (kernel[0] * kernel[1]), *image), **how)
 
 
 def local_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
@@ -381,13 +381,12 @@ def local_conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1):
     k, c, r, s, oh, ow = weight.shape
     if x.shape[1] != c:
         raise ValueError(f"local_conv2d: x has {x.shape[1]} channels, weight expects {c}")
-    stride, dilation = pair("local_conv2d", "stride", stride, minimum=1), pair("local_conv2d", "dilation", dilation, minimum=1)
-    padding, size = windows("local_conv2d", x.shape[2:], (r, s), stride, padding, dilation)
-    if size != (oh, ow):
-        raise ValueError(f"local_conv2d: x of size {tuple(x.shape[2:])} has {size} positions, weight has filters for {(oh, ow)}")
+    how = windows("local_conv2d", x.shape[2:], (r, s), stride, padding, dilation)
+    if how["size"] != (oh, ow):
+        raise ValueError(f"local_conv2d: x of size {tuple(x.shape[2:])} has {how['size']} positions, weight has filters for {(oh, ow)}")
     if bias is not None and tuple(bias.shape) != (k, oh, ow):
         raise ValueError(f"local_conv2d: bias must have shape {(k, oh, ow)}, got {tuple(bias.shape)}")
-    columns = _unfold(x, kernel=(r, s), stride=stride, padding=padding, dilation=dilation, size=size)
+    columns = _unfold(x, kernel=(r, s), **how)
     columns = columns.permute(2, 0, 1)                                       # (N, C R S, L) -> (L, N, C R S)
     filters = weight.reshape(k, c * r * s, oh * ow).permute(2, 1, 0)         # (K, C R S, L) -> (L, C R S, K)
     out = (columns @ filters).permute(1, 2, 0).reshape(x.shape[0], k, oh, ow)      # (L, N, K) -> (N, K, L)

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = 1 << 60
+"""Of sizes, steps and paddings, and of the elements of an array: sums of a few of them stay below 2**63, where integers would wrap."""
+
 DEFAULT_DTYPE = np.dtype(np.float32)
 DTYPES = {np.dtype(t) for t in ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")}
 
@@ -147,16 +150,17 @@ def check_shape(function: str, shape: Any) -> tuple[int, ...]:
 
 
 def check_size(function: str, sizes: Sequence[int]) -> None:
-    """ValueError where the number of bytes would not fit a signed 64-bit integer."""
-    if math.prod(sizes) > 2**60:
+    """ValueError where the number of bytes would not fit a signed 64-bit integer, were sizes of 0 left out."""
+    if math.prod([n or 1 for n in sizes]) >= LARGEST:
         raise ValueError(f"{function}: a tensor of shape {tuple(sizes)} is too large")
 
 
 def pair(function: str, name: str, value: Any, *, minimum: int) -> tuple[int, int]:
-    """(height, width) from an int or a pair of ints, each at least `minimum`."""
-    if type(value) is int and value >= minimum:                # the usual forms first: this runs for every layer
+    """(height, width) from an int or a pair of ints, each at least `minimum` and at most LARGEST."""
+    if type(value) is int and minimum <= value <= LARGEST:     # the usual forms first: this runs for every layer
         return value, value
-    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and min(value) >= minimum:
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int and \
+            minimum <= min(value) and max(value) <= LARGEST:
         return value
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) == 1:
@@ -165,6 +169,8 @@ def pair(function: str, name: str, value: Any, *, minimum: int) -> tuple[int, in
         raise TypeError(f"{function}: {name} must be an int or a pair of ints, got {value!r}")
     if min(both) < minimum:
         raise ValueError(f"{function}: {name} must be at least {minimum}, got {value!r}")
+    if max(both) > LARGEST:
+        raise ValueError(f"{function}: {name} must be at most {LARGEST}, got {value!r}")
     return int(both[0]), int(both[1])
 
 
@@ -192,6 +198,19 @@ def window_count(size: int, kernel: int, stride: int, padding: int, dilation: in
     if ceil and (count - 1) * stride >= size + padding - padding // 2:
         count -= 1
     return count
+
+
+def padded(function: str, image: Any, padding: Any) -> tuple[int, int]:
+    """The size of an image with `padding` on each side, of which every pixel must have a number: kernels step through it in 64 bits."""
+    height, width = image[0] + 2 * padding[0], image[1] + 2 * padding[1]
+    if height * width > LARGEST:
+        raise ValueError(f"{function}: an image of {tuple(image)} with padding {tuple(padding)} is too large")
+    return height, width
+
+
+def at_most(steps: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Strides, or dilations, no larger than the padded image: where they are, only one window, or tap, fits, and no step is made."""
+    return min(steps[0], max(size[0], 1)), min(steps[1], max(size[1], 1))
 
 
 LONG_SUM = 1 << 10

@@ -345,8 +345,9 @@ def pad_constant(x, widths, value=0):
         value: what to fill with.
     """
     crop = tuple(slice(max(-a, 0), n - max(-b, 0)) for (a, b), n in zip(widths, x.shape, strict=True))
-    if any(n + a + b < 0 for (a, b), n in zip(widths, x.shape, strict=True)):
+    if any(n + min(a, 0) + min(b, 0) < 0 for (a, b), n in zip(widths, x.shape, strict=True)):
         raise ValueError(f"pad: widths {widths} crop more than x of shape {tuple(x.shape)} has")
+    check_size("pad", [n + a + b for (a, b), n in zip(widths, x.shape, strict=True)])
     if any(a < 0 or b < 0 for a, b in widths):
         x = _getitem(x, index=crop)
     return _pad(x, widths=tuple((max(a, 0), max(b, 0)) for a, b in widths), value=value)

@@ -14,7 +14,7 @@ import numpy as np
 from .. import kernels, memory
 from ..primitive import primitive
 from .conv import channels_first, channels_last, check_image
-from .geometry import pair, window_count
+from .geometry import LARGEST, at_most, check_size, pair, window_count
 
 
 def _maxima(x: np.ndarray, windows: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -122,19 +122,19 @@ def _windows(name: str, x: Any, kernel_size: Any, stride: Any, padding: Any, dil
     kernel = pair(name, "kernel_size", kernel_size, minimum=1)
     stride = kernel if stride is None or stride == () else pair(name, "stride", stride, minimum=1)
     padding, dilation = pair(name, "padding", padding, minimum=0), pair(name, "dilation", dilation, minimum=1)
-    return kernel, stride, padding, dilation, _size(name, x.shape[2:], kernel, stride, padding, dilation, bool(ceil_mode))
+    return _fitted(name, x.shape[2:], kernel, stride, padding, dilation, bool(ceil_mode))
 
 
 @functools.lru_cache(maxsize=1024)
-def _size(name: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple[int, ...]:
+def _fitted(name: str, image: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple[Any, ...]:
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         raise ValueError(f"{name}: padding {padding} must be at most half of kernel_size {kernel}")
     size = tuple(window_count(n, k, s, 2 * p, d, ceil=ceil_mode)
                  for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True))
+    most = image[0] + 2 * padding[0], image[1] + 2 * padding[1]
     if min(size) < 1:
-        raise ValueError(f"{name}: kernel_size {kernel} is larger than the padded input of "
-                         f"{tuple(n + 2 * p for n, p in zip(image, padding, strict=True))}")
-    return size
+        raise ValueError(f"{name}: kernel_size {kernel} is larger than the padded input of {most}")
+    return kernel, at_most(stride, most), padding, at_most(dilation, most), size
 
 
 def max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
@@ -179,8 +179,8 @@ def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
         return _unbatched(avg_pool2d, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     check_image("avg_pool2d", x)
     kernel, stride, padding, _, size = _windows("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override is not None and divisor_override == 0:
-        raise ValueError("avg_pool2d: divisor_override must not be 0")
+    if divisor_override is not None and not 0 < abs(divisor_override) <= LARGEST:
+        raise ValueError(f"avg_pool2d: divisor_override must not be 0, and at most {LARGEST}, got {divisor_override}")
     return _avg_pool2d(x, windows=(kernel, stride, padding), size=size, count_include_pad=bool(count_include_pad),
                        divisor=divisor_override or 0)
 
@@ -191,6 +191,7 @@ def _adaptive_size(name: str, x: Any, output_size: Any) -> tuple[int, int]:
     size = pair(name, "output_size", tuple(n if o is None else o for o, n in zip(both, x.shape[2:], strict=True)), minimum=1)
     if 0 in x.shape[2:]:
         raise ValueError(f"{name}: x of shape {tuple(x.shape)} has no pixels")
+    check_size(name, (*x.shape[:2], *size))
     return size
 
 

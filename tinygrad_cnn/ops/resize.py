@@ -12,7 +12,7 @@ import numpy as np
 from .. import kernels, memory
 from ..primitive import primitive
 from .conv import channels_first, channels_last, check_image
-from .geometry import pair
+from .geometry import check_size, pair
 
 
 def _table(size: int, out: int, mode: str, align_corners: bool, scale: Fraction | None) -> tuple[np.ndarray, ...]:
@@ -106,5 +106,6 @@ def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=N
     size = pair("interpolate", "size", size, minimum=1)
     if 0 in x.shape[2:]:
         raise ValueError(f"interpolate: x of shape {tuple(x.shape)} has no pixels")
+    check_size("interpolate", (*x.shape[:2], *size))
     rows, columns = (_table(n, o, mode, bool(align_corners), s) for n, o, s in zip(x.shape[2:], size, scales, strict=True))
     return _resize(x, rows=rows, columns=columns)
