@@ -166,7 +166,7 @@ def window_count(size: int, kernel: int, stride: int, padding: int, dilation: in
     return count
 
 
-LONG_SUM = 1 << 10
+LONG_SUM = 128
 """Terms from which float32 is summed in float64: along outer axes NumPy adds one by one, and 2**25 ones make 2**24."""
 
 
