@@ -27,10 +27,10 @@ from .simd import (
 )
 
 # Rows of the tiles, two vectors wide: LARGE of them, with the sums of chains before, fill the registers.
-LARGE, SMALL = (8, 4) if VECTOR_REGISTERS == 32 else (6, 2)
+LARGE, SMALL = 8 if VECTOR_REGISTERS == 32 else 6, 4
 VECS = 2
 # Products added one after the other, whose sums are then added up: rounding errors grow with the length of such chains.
-CHAIN, SHORT_CHAIN = 64, 32
+CHAIN, SHORT_CHAIN = (64, 32) if VECTOR_REGISTERS == 32 else (128, 64)
 AHEAD = 4096  # elements from the weights in use to those fetched meanwhile: about what memory takes to answer
 
 
