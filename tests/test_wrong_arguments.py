@@ -2,7 +2,6 @@
 
 import collections
 import math
-import os
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from tinygrad_cnn import nn
 from . import child
 
 F = nn.functional
-EVERY = 1 if os.environ.get("TINYGRAD_CNN_THOROUGH") else 12
-"""Of the calls, every so many are made."""
+EVERY = 12
+"""Of the calls, every so many are made; all with `--long`."""
 
 
 @pytest.mark.filterwarnings("ignore:.*softmax. dim is not given")
@@ -29,11 +28,11 @@ def test_every_example_is_right():
     assert set(wrong) <= {"data.MNIST", "draw.save"}, wrong                 # which want files
 
 
-def test_one_wrong_argument(tmp_path):
-    count = len(wrong_arguments.calls())
-    printed = child.run("tests.wrong_arguments", "0", str(count), str(EVERY), seconds=60 + count / EVERY / 10, cwd=tmp_path)
+def test_one_wrong_argument(tmp_path, long):
+    count, every = len(wrong_arguments.calls()), 1 if long else EVERY
+    printed = child.run("tests.wrong_arguments", "0", str(count), str(every), seconds=60 + count / every / 10, cwd=tmp_path)
     ends = [line.split("\t") for line in printed.splitlines()]
-    assert len(ends) == -(-count // EVERY)
+    assert len(ends) == -(-count // every)
     errors = [end for end in ends if end[4] != "returned"]
     nameless = [end for end in errors if end[4] == "NAMELESS"]
     assert len(nameless) <= len(errors) / 100, nameless
@@ -72,8 +71,9 @@ def test_nonsense_is_refused(name, value):
     assert str(caught.value)
 
 
-@pytest.mark.parametrize("call", [lambda: tg.zeros(2**20, 2**20), lambda: tg.ones(2**40), lambda: tg.ones(1).expand(2**43).clone(), lambda: tg.randn(2**40), lambda: tg.ones(2**21, 1) + tg.ones(1, 2**21)])
+@pytest.mark.parametrize("call", [lambda: tg.zeros(2**24, 2**24), lambda: tg.ones(2**47), lambda: tg.ones(1).expand(2**47).clone(), lambda: tg.randn(2**47), lambda: tg.ones(2**23, 1) + tg.ones(1, 2**24)])
 def test_failed_allocations_say_so(call):
+    """More than any address space holds."""
     with pytest.raises(MemoryError):
         call()
 

@@ -74,6 +74,31 @@ def mobilenet(tg: Any) -> Any:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
 
+def densenet(tg: Any) -> Any:
+    """Three dense blocks of four layers, growth 32, halved by the transitions between, 32x32 (after Huang et al. 2017, DenseNet-BC)."""
+    nn, growth = tg.nn, 32
+
+    class Layer(tg.nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.new = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 4 * growth, 1, bias=False),
+                                     nn.BatchNorm2d(4 * growth), nn.ReLU(), nn.Conv2d(4 * growth, growth, 3, 1, 1, bias=False))
+
+        def forward(self, x: Any) -> Any:
+            return tg.cat([x, self.new(x)], 1)
+
+    channels = 2 * growth
+    layers = [nn.Conv2d(3, channels, 3, 1, 1, bias=False)]
+    for block in range(3):
+        if block:
+            layers += [nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels // 2, 1, bias=False), nn.AvgPool2d(2)]
+            channels //= 2
+        for _ in range(4):
+            layers.append(Layer(channels))
+            channels += growth
+    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
 IMAGES: dict[Network, tuple[int, int, int]] = {
-    small: (1, 28, 28), lenet: (1, 28, 28), vgg: (3, 32, 32), resnet18: (3, 32, 32), mobilenet: (3, 96, 96),
+    small: (1, 28, 28), lenet: (1, 28, 28), vgg: (3, 32, 32), resnet18: (3, 32, 32), mobilenet: (3, 96, 96), densenet: (3, 32, 32),
 }

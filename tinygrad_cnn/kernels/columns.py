@@ -56,7 +56,7 @@ def _interleave(planes, low, high, row, pw, sw, start, out):
 
 
 @kernel
-def _input_grad(g, w, zero, taps, R, S, sh, sw, ph, pw, dh, dw, band, chunk, out):
+def _input_grad(g, w, R, S, sh, sw, ph, pw, dh, dw, band, chunk, out):
     """Tasks are bands of rows of `out`; w, flat (R, S, C, K). Column v of the padded image is number v // sw of phase v % sw."""
     N, OH, OW, K = g.shape
     _, H, W, C = out.shape
@@ -77,7 +77,7 @@ def _input_grad(g, w, zero, taps, R, S, sh, sw, ph, pw, dh, dw, band, chunk, out
             count = min(chunk, last - first)
             _panels(flat_g, (n * OH + first) * OW * K, count * OW, K, width, panels)
             for p in range(0, count * OW, width):
-                row_wide(w, 0, taps, K, K, panels, p * K, zero, 0, columns, p, most, width, R * S * C)
+                row_wide(w, 0, K, K, panels, p * K, columns, p, most, R * S * C)
             for tap in range(R * S):
                 phase, shift = tap % S * dw % sw, tap % S * dw // sw
                 for i in range(count):
@@ -99,8 +99,7 @@ def conv2d_input_grad(g, w, stride, padding, dilation, out):
     """`conv.conv2d_input_grad` for one group."""
     (sh, sw), (ph, pw), (dh, dw) = stride, padding, dilation
     (N, OH, OW, _), (R, S), H = g.shape, w.shape[:2], out.shape[1]
-    L = lanes_of(g.dtype)
     reach = (R - 1) * dh + 1  # windows at the edge of a band are made twice: let it be higher than they
     band = H if N >= MIN_TASKS else max(4 * reach, -(-N * H // MIN_TASKS))
-    _input_grad(g, w.reshape(-1), np.zeros(VECS * L, g.dtype), np.zeros(1, np.int64), R, S, sh, sw, ph, pw, dh, dw, band,
-                max(1, CHUNK_PIXELS // OW), out, work=N * OH * OW * w.size / MULTIPLY_ADDS_PER_NS)
+    _input_grad(g, w.reshape(-1), R, S, sh, sw, ph, pw, dh, dw, band, max(1, CHUNK_PIXELS // OW), out,
+                work=N * OH * OW * w.size / MULTIPLY_ADDS_PER_NS)

@@ -281,7 +281,7 @@ def _way(gradient, x_shape, w_shape, out_shape, stride, padding, dilation, group
     K //= groups
     if depthwise.suits(C, K, groups, dtype):
         return depthwise
-    if _winograd(winograd.pays, x_shape, out_shape, (R, S), stride, dilation, groups, dtype, algorithm, kept=kept):
+    if _winograd(winograd.pays, x_shape, out_shape, (R, S), stride, dilation, groups, dtype, algorithm, gradient=gradient, kept=kept):
         return winograd
     if gradient and groups == 1 and columns.suits(C, R, S, dtype, out_shape[2], padding[1], dilation[1]):
         return columns
@@ -303,8 +303,8 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
 
     out[n, i, j, k] = bias[k] + sum over r, s, c of x[n, i * sh - ph + r * dh, j * sw - pw + s * dw, c] * w[r, s, c, k].
 
-    3x3 convolutions of stride 1 in float32 may use `winograd.conv2d` (see `options`), which spreads NaN and Inf over
-    4 x 4 pixels.
+    3x3 convolutions of stride 1 in float32 may use `winograd.conv2d` (see `options`). Taps outside the image count as zeros times
+    their weights, or not at all: weights that are Inf or NaN may make a NaN of outputs at the edge, or leave them.
 
     Args:
         x: (N, H, W, C); taps outside the image are zeros.
@@ -320,11 +320,14 @@ def conv2d(x, w, bias, stride, padding, dilation, groups, out, relu=False):
     stride, padding, dilation, groups = pair(stride), pair(padding), pair(dilation), int(groups)
     if out.size == 0:
         return
-    way = _way(False, x.shape, w.shape, out.shape, stride, padding, dilation, groups, x.dtype, is_kept(w), options.conv_algorithm)
+    sizes = (False, x.shape, w.shape, out.shape, stride, padding, dilation, groups, x.dtype, is_kept(w))
+    way = _way(*sizes, options.conv_algorithm)
+    if way is winograd:
+        if winograd.conv2d(x, w, False, -padding[0], -padding[1], bias, out, relu):
+            return
+        way = _way(*sizes, "direct")           # NaN, Inf and overflows reach only what sees them
     if way is depthwise:
         depthwise.conv2d(x, w, bias, stride, padding, dilation, out, relu)
-    elif way is winograd:
-        winograd.conv2d(x, w, False, -padding[0], -padding[1], bias, out, relu)
     else:
         C, K = w.shape[2], w.shape[3]
         _correlate(x, w, way, K // groups, K, C, K // groups, groups, bias, 0.0 if relu else -np.inf, stride, out, (1, 1))
@@ -345,11 +348,14 @@ def conv2d_input_grad(g, w, stride, padding, dilation, groups, out):
     if g.size == 0:
         out[...] = 0
         return
-    way = _way(True, g.shape, w.shape, out.shape, stride, padding, dilation, groups, g.dtype, is_kept(w), options.conv_algorithm)
+    sizes = (True, g.shape, w.shape, out.shape, stride, padding, dilation, groups, g.dtype, is_kept(w))
+    way = _way(*sizes, options.conv_algorithm)
+    if way is winograd:
+        if winograd.conv2d(g, w, True, padding[0] - 2, padding[1] - 2, None, out):
+            return
+        way = _way(*sizes, "direct")           # as in `conv2d`
     if way is depthwise:
         depthwise.conv2d_input_grad(g, w, stride, padding, dilation, out)
-    elif way is winograd:
-        winograd.conv2d(g, w, True, padding[0] - 2, padding[1] - 2, None, out)
     elif way is columns:
         columns.conv2d_input_grad(g, w, stride, padding, dilation, out)
     else:
@@ -380,10 +386,10 @@ def conv2d_weight_grad(g, x, stride, padding, dilation, groups, out):
     if grouped.suits(groups, C, K, x.dtype) and grouped.fits(g, (R, S), stride, dilation):
         grouped.conv2d_weight_grad(g, x, stride, padding, dilation, out)
         return
+    partial = None
     if _winograd(winograd_grad.pays, x.shape, g.shape, (R, S), stride, dilation, groups, x.dtype, options.conv_algorithm):
         partial = winograd_grad.conv2d_weight_grad(g, x, -padding[0], -padding[1])
-        partial = partial.reshape(len(partial), 1, R * S * C, -1)
-    else:
+    if partial is None:
         partial = weight_grad.partial_sums(g, x, stride, padding, dilation, groups, out.shape)
     weight_grad.sum_parts(partial, out.reshape(R * S * C, K), work=partial.size)
 

@@ -22,6 +22,7 @@ ROWS_PER_TASK = 8  # output rows that share one scratch row
 # Entering a loop costs as much as 64 elements of it, so windows are reduced for a whole row of pixels at once, those
 # between windows too, as long as that wastes no more elements than this per window.
 WASTE = 64
+CHAIN = 32  # values added one after the other, at least, before their sum is added to others: errors grow with the length of chains
 # Tasks of the scatter: images if there are many, else whole cache lines of channels, so that threads do not share them.
 MANY_IMAGES, CHANNELS_PER_TASK = 8, 32
 
@@ -264,7 +265,7 @@ def _average(x, rows, columns, step, first, last, scale, out):
     width = max(1, (last - first - 1) * step + 1) * C
     for task in prange((N * OH + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
         index = np.int64(task) * ROWS_PER_TASK
-        line = np.empty(width, x.dtype)
+        line, chains = np.empty(width, x.dtype), np.empty(width, x.dtype)
         for o in range(index, min(index + ROWS_PER_TASK, N * OH)):
             i, j = o % OH, 0
             while j < OW:
@@ -272,11 +273,21 @@ def _average(x, rows, columns, step, first, last, scale, out):
                 count = np.uint64(((windows - 1) * step + 1) * C)
                 for c in range(count):
                     line[c] = 0
+                added, several = 0, False
                 for r in range(rows[i, 1]):
                     for s in range(columns[j, 1]):
                         at = np.uint64(((o // OH * H + rows[i, 0] + r) * W + columns[j, 0] + s) * C)
                         for c in range(count):
                             line[c] += flat[at + c]
+                        added += 1
+                    if added >= CHAIN:
+                        for c in range(count):
+                            chains[c] = line[c] + chains[c] if several else line[c]
+                            line[c] = 0
+                        added, several = 0, True
+                if several:
+                    for c in range(count):
+                        line[c] += chains[c]
                 p, to = np.uint64(0), np.uint64((o * OW + j) * C)
                 for k in range(j, j + windows):
                     for c in range(np.uint64(C)):

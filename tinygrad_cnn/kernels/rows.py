@@ -1,6 +1,6 @@
 """Rows of output pixels on the register tile, and the order in which they read weights.
 
-A row is a matrix product: `width` pixels x (taps * C) times (taps * C) x K. Convolution, its input gradient, and the
+A row is a matrix product: pixels x (taps * C) times (taps * C) x K. Convolution, its input gradient, and the
 products inside Winograd's algorithm all are rows.
 """
 
@@ -16,6 +16,7 @@ from .simd import (
     lanes,
     load,
     store,
+    tile_add,
     tile_fma,
     tile_put,
     tile_splat,
@@ -25,10 +26,11 @@ from .simd import (
     transpose,
 )
 
-# Output pixels (rows) of the tiles, two vectors wide: as many accumulators as leave registers for one operand row; the
-# smaller ones fit what is left of a row of pixels.
-LARGE, MIDDLE, ODD, SMALL = (14, 8, 7, 4) if VECTOR_REGISTERS == 32 else (6, 4, 3, 2)
+# Rows of the tiles, two vectors wide: LARGE of them, with the sums of chains before, fill the registers.
+LARGE, SMALL = 8 if VECTOR_REGISTERS == 32 else 6, 4
 VECS = 2
+# Products added one after the other, whose sums are then added up: rounding errors grow with the length of such chains.
+CHAIN, SHORT_CHAIN = (64, 32) if VECTOR_REGISTERS == 32 else (128, 64)
 AHEAD = 4096  # elements from the weights in use to those fetched meanwhile: about what memory takes to answer
 
 
@@ -39,44 +41,43 @@ def lanes_of(dtype):
 
 def _tile_of(rows, vecs):
     @inline
-    def tile(x, xo, taps, C, step, w, wo, bias, k, y, yo, y_step, valid):
-        acc = tile_splat(rows, vecs, bias, k)
-        for t in range(taps.shape[0]):
-            tap = xo + taps[t]
-            for c in range(C):
-                acc = tile_fma(acc, x, tap + c, step, w, wo)
+    def tile(x, xo, step, C, w, wo, y, yo, y_step):
+        acc = tile_zeros(rows, vecs, w)
+        for c in range(min(C, SHORT_CHAIN)):
+            acc = tile_fma(acc, x, xo + c, step, w, wo)
+            wo += vecs * lanes(w)
+        for first in range(SHORT_CHAIN, C, SHORT_CHAIN):
+            chain = tile_zeros(rows, vecs, w)
+            for c in range(first, min(C, first + SHORT_CHAIN)):
+                chain = tile_fma(chain, x, xo + c, step, w, wo)
                 wo += vecs * lanes(w)
-        tile_store(acc, y, yo, y_step, valid)
+            acc = tile_add(acc, chain)
+        tile_store(acc, y, yo, y_step, vecs * lanes(w))
 
     return tile
 
 
 def _row_of(vecs):
-    large, middle, odd, small, single = (_tile_of(rows, vecs) for rows in (LARGE, MIDDLE, ODD, SMALL, 1))
+    large, small, single = (_tile_of(rows, vecs) for rows in (LARGE, SMALL, 1))
 
     @inline
-    def row(x, xo, taps, C, step, w, wo, bias, k, y, yo, y_step, valid, width):
-        """One row of output pixels. The last tile moves back over pixels already done, rather than be narrow."""
+    def row(x, xo, step, C, w, wo, y, yo, y_step, count):
+        """y[yo + j * y_step : ...] = sum over c < C of x[xo + j * step + c] * w[wo + c * vecs * lanes : ...] for j < count.
+
+        Both ranges are `vecs` vectors long. The last tile moves back over rows already done, rather than be narrow.
+        """
         j = 0
-        while j < width:
-            left = width - j
-            if left >= LARGE or (left > MIDDLE + SMALL and width >= LARGE):
-                j = min(j, width - LARGE)
-                large(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
+        while j < count:
+            if count >= LARGE and count - j > SMALL:
+                j = min(j, count - LARGE)
+                large(x, xo + j * step, step, C, w, wo, y, yo + j * y_step, y_step)
                 j += LARGE
-            elif left == ODD:
-                odd(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
-                j += ODD
-            elif left > SMALL and width >= MIDDLE:
-                j = min(j, width - MIDDLE)
-                middle(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
-                j += MIDDLE
-            elif width >= SMALL:
-                j = min(j, width - SMALL)
-                small(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
+            elif count >= SMALL:
+                j = min(j, count - SMALL)
+                small(x, xo + j * step, step, C, w, wo, y, yo + j * y_step, y_step)
                 j += SMALL
             else:
-                single(x, xo + j * step, taps, C, step, w, wo, bias, k, y, yo + j * y_step, y_step, valid)
+                single(x, xo + j * step, step, C, w, wo, y, yo + j * y_step, y_step)
                 j += 1
 
     return row
@@ -102,11 +103,11 @@ def _product_of(vecs):
         for p in range(first, end, ROWS):
             acc = tile_zeros(ROWS, vecs, w) if add else tile_splat(ROWS, vecs, bias, k)
             if vecs == 1:
-                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, None, 0, 0)
+                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, None, 0, 0, CHAIN)
             elif p == first:
-                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, w, wo + AHEAD, vecs * lanes(w))
+                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, w, wo + AHEAD, vecs * lanes(w), CHAIN)
             else:
-                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, ahead, soon + p * share, each)
+                acc = tile_sum(acc, x, xo, rows, p, offsets, w, wo, ahead, soon + p * share, each, CHAIN)
             tile_put(acc, y, places, p, shift, valid, add, floor)
 
     return product

@@ -386,16 +386,18 @@ def tile_fma(typing_context, tile, x, xo, x_step, w, wo):
     return tile(tile, x, types.intp, types.intp, w, types.intp), codegen
 
 
-@intrinsic
-def tile_sum(typing_context, tile, x, xo, rows, first, offsets, w, wo, ahead, soon, step):
+@intrinsic(prefer_literal=True)
+def tile_sum(typing_context, tile, x, xo, rows, first, offsets, w, wo, ahead, soon, step, chain):
     """tile[r, :] += sum over t of x[xo + rows[first + r] + offsets[t]] * w[wo + t * vecs * lanes : ... + vecs * lanes].
 
-    Meanwhile ahead[soon + t * step] is fetched into the second-level cache, unless `ahead` is None. That may lie outside: a
-    prefetch reads no memory that is not there.
+    Products are added one after the other in chains of `chain`, a literal, whose sums are then added up: rounding errors grow with
+    the length of a chain. Meanwhile ahead[soon + t * step] is fetched into the second-level cache, unless `ahead` is None. That may lie
+    outside: a prefetch reads no memory that is not there.
     """
 
     def codegen(context, builder, signature, args):
-        acc, x_array, offset, rows_array, start, offsets_array, w_array, w_offset, ahead_array, soon, step = args
+        acc, x_array, offset, rows_array, start, offsets_array, w_array, w_offset, ahead_array, soon, step, _ = args
+        length, zero = _I64(chain.literal_value), ir.Constant(_vector_ir(tile), None)
 
         def pointer_to(kind: Any, array: Any, index: Any) -> Any:
             return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
@@ -405,35 +407,62 @@ def tile_sum(typing_context, tile, x, xo, rows, first, offsets, w, wo, ahead, so
         places = [builder.load(pointer_to(rows, rows_array, _index(builder, start, r))) for r in range(tile.rows)]
         pointers = [builder.gep(origin, [place]) for place in places]
         count = builder.extract_value(context.make_array(offsets)(context, builder, offsets_array).shape, 0)
-        before, loop, after = builder.block, builder.append_basic_block("products"), builder.append_basic_block("sum")
+
+        def chain_of(sums: list[Any], begin: Any, end: Any, after: Any) -> list[Any]:
+            """`sums` and the products of [begin, end), at least one; goes on in block `after`."""
+            before, loop = builder.block, builder.append_basic_block("products")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            t, totals, new = builder.phi(_I64), [builder.phi(_vector_ir(tile)) for _ in sums], []
+            weights = builder.add(w_offset, builder.mul(t, _I64(tile.vecs * tile.lanes)))
+            row = [_load(context, builder, w, w_array, _index(builder, weights, v * tile.lanes), tile) for v in range(tile.vecs)]
+            element = builder.load(pointer_to(offsets, offsets_array, t))
+            for r, pointer in enumerate(pointers):
+                value = _splat(builder, tile, builder.load(builder.gep(pointer, [element])))
+                new += [_fma(builder, tile, value, row[v], totals[r * tile.vecs + v]) for v in range(tile.vecs)]
+            if not isinstance(ahead, types.NoneType):
+                _prefetch(builder, pointer_to(ahead, ahead_array, builder.add(soon, builder.mul(t, step))), 0, 2)
+            following = builder.add(t, _I64(1))
+            builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+            for phi, at_first, at_last in ((t, begin, following), *zip(totals, sums, new, strict=True)):
+                phi.add_incoming(at_first, before)
+                phi.add_incoming(at_last, loop)
+            builder.position_at_end(after)
+            return new
+
+        def least(a: Any, b: Any) -> Any:
+            return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+        none, some, one = builder.block, builder.append_basic_block("some"), builder.append_basic_block("one")
+        more, added, done = (builder.append_basic_block(name) for name in ("more", "added", "done"))
         sums = [builder.extract_value(acc, i) for i in range(tile.rows * tile.vecs)]
-        builder.cbranch(builder.icmp_signed(">", count, _I64(0)), loop, after)
+        builder.cbranch(builder.icmp_signed(">", count, _I64(0)), some, done)
+        builder.position_at_end(some)
+        first_chain = chain_of(sums, _I64(0), least(count, length), one)
+        builder.cbranch(builder.icmp_signed(">", count, length), more, done)
 
-        builder.position_at_end(loop)
-        t, totals, new = builder.phi(_I64), [builder.phi(_vector_ir(tile)) for _ in sums], []
-        begin = builder.add(w_offset, builder.mul(t, _I64(tile.vecs * tile.lanes)))
-        row = [_load(context, builder, w, w_array, _index(builder, begin, v * tile.lanes), tile) for v in range(tile.vecs)]
-        element = builder.load(pointer_to(offsets, offsets_array, t))
-        for r, pointer in enumerate(pointers):
-            value = _splat(builder, tile, builder.load(builder.gep(pointer, [element])))
-            new += [_fma(builder, tile, value, row[v], totals[r * tile.vecs + v]) for v in range(tile.vecs)]
-        if not isinstance(ahead, types.NoneType):
-            _prefetch(builder, pointer_to(ahead, ahead_array, builder.add(soon, builder.mul(t, step))), 0, 2)
-        following = builder.add(t, _I64(1))
-        builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
-        for phi, at_first, at_last in ((t, _I64(0), following), *zip(totals, sums, new, strict=True)):
-            phi.add_incoming(at_first, before)
-            phi.add_incoming(at_last, loop)
+        builder.position_at_end(more)
+        begin, totals = builder.phi(_I64), [builder.phi(_vector_ir(tile)) for _ in sums]
+        following = builder.add(begin, length)
+        chain_sums = chain_of([zero] * len(sums), begin, least(count, following), added)
+        new = [builder.fadd(total, value) for total, value in zip(totals, chain_sums, strict=True)]
+        builder.cbranch(builder.icmp_signed("<", following, count), more, done)
+        for phi, at_first, at_last in ((begin, length, following), *zip(totals, first_chain, new, strict=True)):
+            phi.add_incoming(at_first, one)
+            phi.add_incoming(at_last, added)
 
-        builder.position_at_end(after)
-        results = [builder.phi(_vector_ir(tile)) for _ in sums]
-        for i, result in enumerate(results):
-            result.add_incoming(sums[i], before)
-            result.add_incoming(new[i], loop)
+        builder.position_at_end(done)
+        for i in range(len(sums)):
+            result = builder.phi(_vector_ir(tile))
+            result.add_incoming(sums[i], none)
+            result.add_incoming(first_chain[i], one)
+            result.add_incoming(new[i], added)
+            sums[i] = result
+        for i, result in enumerate(sums):
             acc = builder.insert_value(acc, result, i)
         return acc
 
-    return tile(tile, x, types.intp, rows, types.intp, offsets, w, types.intp, ahead, types.intp, types.intp), codegen
+    return tile(tile, x, types.intp, rows, types.intp, offsets, w, types.intp, ahead, types.intp, types.intp, chain), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -522,6 +551,20 @@ def tile_fma_across(typing_context, tile, x, xo, x_step, w, wo, size):
         return acc
 
     return tile(tile, x, types.intp, types.intp, w, types.intp, size), codegen
+
+
+@intrinsic
+def tile_add(typing_context, tile, other):
+    """tile[r, :] + other[r, :]."""
+
+    def codegen(context, builder, signature, args):
+        acc, more = args
+        for i in range(tile.rows * tile.vecs):
+            total = builder.fadd(builder.extract_value(acc, i), builder.extract_value(more, i))
+            acc = builder.insert_value(acc, total, i)
+        return acc
+
+    return tile(tile, tile), codegen
 
 
 @intrinsic

@@ -11,8 +11,9 @@ from numba import prange
 from .jit import inline, kernel
 from .rows import VECS, lanes_of
 from .simd import VECTOR_REGISTERS, lanes, load, store, tile_add_to, tile_fma, tile_zeros
-from .winograd import OUT, POINTS, ROOT_HALF, ROOT_TWO, copy_patch, load_line, store_line, transform_tile
+from .winograd import IN, OUT, ROOT_HALF, ROOT_TWO, copy_patch, is_zero, load_line, store_line, transform_tile
 
+POINTS = IN * IN  # products of a tile
 CHANNELS = 64  # of input and of output per task: their sums stay in the second-level cache
 TILES = 40  # transformed at a time
 ROWS = 8 if VECTOR_REGISTERS == 32 else 4  # input channels of the register tile
@@ -78,17 +79,30 @@ def _store_three(y, o, step, line):
 
 
 @inline
-def _gather_weights(m, step, C, size, y, yo, row, tap):
-    """y[yo + (3 * r + s) * tap + c * row + k] = (G^T m G)[r, s], m[i, j] being m[(6 * i + j) * step + c * size + k]."""
+def _total(values):
+    return values[0] + values[1] + values[2]
+
+
+@inline
+def _gather_weights(m, step, C, size, y, yo, row, tap, check):
+    """y[yo + (3 * r + s) * tap + c * row + k] = (G^T m G)[r, s], m[i, j] being m[(6 * i + j) * step + c * size + k].
+
+    `check`, a vector of zeros, gets a NaN if a value is not finite.
+    """
+    seen = load(check, 0, True)
     for c in range(C):
         for k in range(0, size, lanes(m)):
             o, to = c * size + k, yo + c * row + k
             p, q = _gather(*load_line(m, o, step)), _gather(*load_line(m, o + 6 * step, step))
             r, s = _gather(*load_line(m, o + 12 * step, step)), _gather(*load_line(m, o + 18 * step, step))
             t, v = _gather(*load_line(m, o + 24 * step, step)), _gather(*load_line(m, o + 30 * step, step))
-            _store_three(y, to, 3 * tap, _gather(p[0], q[0], r[0], s[0], t[0], v[0]))
-            _store_three(y, to + tap, 3 * tap, _gather(p[1], q[1], r[1], s[1], t[1], v[1]))
-            _store_three(y, to + 2 * tap, 3 * tap, _gather(p[2], q[2], r[2], s[2], t[2], v[2]))
+            first, second = _gather(p[0], q[0], r[0], s[0], t[0], v[0]), _gather(p[1], q[1], r[1], s[1], t[1], v[1])
+            third = _gather(p[2], q[2], r[2], s[2], t[2], v[2])
+            seen = seen + (_total(first) + _total(second) + _total(third)) * 0.0
+            _store_three(y, to, 3 * tap, first)
+            _store_three(y, to + tap, 3 * tap, second)
+            _store_three(y, to + 2 * tap, 3 * tap, third)
+    store(check, 0, seen)
 
 
 def _outer_of(vecs):
@@ -124,8 +138,11 @@ def _add_products(count, u, u_row, v, v_row, rows, size, m):
 
 
 @kernel
-def _weight_grad(x, g, y0, x0, parts, padded, out):
-    """out, flat (parts, 3, 3, C, padded): part p sums the p-th share of the tiles; the rest as in `conv2d_weight_grad`."""
+def _weight_grad(x, g, y0, x0, parts, padded, out, finite):
+    """out, flat (parts, 3, 3, C, padded): part p sums the p-th share of the tiles; `finite` of each task: whether its sums are.
+
+    The rest as in `conv2d_weight_grad`.
+    """
     (N, _, _, C), (_, OH, OW, K), L = x.shape, g.shape, lanes(x)
     down, across = (OH + OUT - 1) // OUT, (OW + OUT - 1) // OUT
     tiles, slices, blocks = N * down * across, (C + CHANNELS - 1) // CHANNELS, (K + CHANNELS - 1) // CHANNELS
@@ -138,36 +155,39 @@ def _weight_grad(x, g, y0, x0, parts, padded, out):
         u_row, v_row = rows + L, size + L  # rows a power of two apart would meet in few lines of the cache
         patch = np.empty(POINTS * max(rows, size), x.dtype)
         u, v = np.empty(POINTS * TILES * u_row, x.dtype), np.empty(POINTS * TILES * v_row, x.dtype)
-        m = np.zeros(POINTS * rows * size, x.dtype)
+        m, check = np.zeros(POINTS * rows * size, x.dtype), np.zeros(L, x.dtype)
         tile, end = tiles * part // parts, tiles * (part + 1) // parts
         while tile < end:
             count = min(TILES, end - tile)
             for t in range(count):
                 n, i = (tile + t) // (down * across), (tile + t) % (down * across)
                 top, left = i // across * OUT, i % across * OUT
-                transform_tile(x, n, y0 + top, x0 + left, first, C_here, patch, u, t * u_row, TILES * u_row)
+                transform_tile(IN, x, n, y0 + top, x0 + left, first, C_here, patch, u, t * u_row, TILES * u_row)
                 _transform_gradient(g, n, top, left, k, K_here, patch, v, t * v_row, TILES * v_row)
             _add_products(count, u, u_row, v, v_row, rows, size, m)
             tile += count
-        _gather_weights(m, rows * size, C_here, size, out, (part * 9 * C + first) * padded + k, padded, C * padded)
+        _gather_weights(m, rows * size, C_here, size, out, (part * 9 * C + first) * padded + k, padded, C * padded, check)
+        finite[index] = is_zero(check)
 
 
 def conv2d_weight_grad(g, x, y0, x0):
-    """Partial sums (parts, 1, 3, 3, C, K rounded up to whole vectors), whose sum is the adjoint of `winograd.conv2d` in w.
+    """Partial sums (parts, 1, 9 * C, K rounded up to whole vectors), whose sum is the adjoint of `winograd.conv2d` in w.
 
     Args:
         g: (N, OH, OW, K), float32.
         x: (N, H, W, C), float32.
         y0, x0: where the window of the first output pixel starts.
+
+    Returns:
+        The sums, or None if they are not finite: then there are NaN or Inf also where direct sums would be finite.
     """
     (N, OH, OW, K), C, L = g.shape, x.shape[3], lanes_of(x.dtype)
     tiles, padded = N * -(-OH // OUT) * -(-OW // OUT), -(-K // L) * L
     blocks = -(-C // CHANNELS) * -(-K // CHANNELS)
     parts = max(1, min(PARTIALS, -(-MIN_TASKS // blocks), tiles // TILES))
-    partial = np.empty((parts, 1, 3, 3, C, padded), x.dtype)
-    _weight_grad(x, g, y0, x0, parts, padded, partial.reshape(-1),
-                 work=tiles * POINTS * C * padded / MULTIPLY_ADDS_PER_NS)
-    return partial
+    partial, finite = np.empty((parts, 1, 9 * C, padded), x.dtype), np.empty(blocks * parts, np.bool_)
+    _weight_grad(x, g, y0, x0, parts, padded, partial.reshape(-1), finite, work=tiles * POINTS * C * padded / MULTIPLY_ADDS_PER_NS)
+    return partial if finite.all() else None
 
 
 def pays(N, C, K, OH, OW):

@@ -186,6 +186,9 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, r
     Differs from PyTorch only in `relu`, and in `padding="same"`, which also works with strides: the output has ceil(H / stride)
     rows, and an odd row of padding goes to the bottom and right (TensorFlow's rule, which at stride 1 is PyTorch's).
 
+    NaN and Inf reach the outputs that see them and no others. Only at the edge, where weights meet padding, weights that are NaN or Inf
+    may make a NaN or not, as in PyTorch.
+
     Args:
         x: (N, C, H, W) or (C, H, W), float32 or float64.
         weight: (K, C / groups, R, S), the same dtype: K filters.

@@ -213,12 +213,29 @@ def at_most(steps: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     return min(steps[0], max(size[0], 1)), min(steps[1], max(size[1], 1))
 
 
-LONG_SUM = 1 << 10
+LONG_SUM = 1024
 """Terms from which float32 is summed in float64: along outer axes NumPy adds one by one, and 2**25 ones make 2**24."""
+CHAIN = 32
+"""Terms of shorter float32 sums that are added one by one, before such sums are: rounding errors grow with the number."""
 
 
 def total(x: np.ndarray, dims: tuple[int, ...], keepdims: bool) -> np.ndarray:
     """The sum over dims in x's dtype (integers and bools in int64), without float32's loss of many small terms."""
     dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.int64)
-    wide = np.float64 if dtype == np.float32 and math.prod(x.shape[d] for d in dims) >= LONG_SUM else dtype
+    count = math.prod(x.shape[d] for d in dims)
+    if dtype == np.float32 and 4 * CHAIN <= count < LONG_SUM:
+        for d in sorted(dims, reverse=True):
+            x = _chained(x, d)
+        return x if keepdims else x.squeeze(dims)
+    wide = np.float64 if dtype == np.float32 and count >= LONG_SUM else dtype
     return np.asarray(np.sum(x, axis=dims, keepdims=keepdims, dtype=wide), dtype)
+
+
+def _chained(x: np.ndarray, dim: int) -> np.ndarray:
+    """The sum over a dim, kept, in chains unless NumPy, where terms are neighbours, adds in pairs."""
+    size = x.shape[dim]
+    if size < 2 * CHAIN or x.strides[dim] == x.itemsize:
+        return x.sum(dim, keepdims=True)
+    rows = np.moveaxis(x, dim, 0)
+    chains = rows[size % CHAIN :].reshape(-1, CHAIN, *rows.shape[1:]).sum(1)
+    return np.expand_dims(rows[: size % CHAIN].sum(0) + chains.sum(0), dim)
