@@ -168,12 +168,6 @@ class _Labels(NamedTuple):
         return None if reduction == "none" else 1.0 if reduction == "sum" else float(self.share.sum(dtype=np.float64))
 
 
-def _constant(array: Any) -> np.ndarray:
-    array = np.asarray(array)                  # of a 0-d array NumPy's operators make a scalar
-    array.flags.writeable = False
-    return array
-
-
 def _labels(function: str, input: Tensor, target: Any, weights: np.ndarray | None, ignore_index: int) -> _Labels:
     """Check class indices against the scores, before anything is computed."""
     indices = target._data if isinstance(target, Tensor) else np.asarray(target)
@@ -195,7 +189,7 @@ def _labels(function: str, input: Tensor, target: Any, weights: np.ndarray | Non
     share = np.ones(safe.shape, input.dtype) if weights is None else weights[safe]
     if ignored is not None:
         share = np.where(ignored, share.dtype.type(0), share)
-    return _Labels(axis, _constant(safe), None if ignored is None else _constant(ignored), _constant(share))
+    return _Labels(axis, np.asarray(safe), ignored, np.asarray(share))         # indexing makes scalars of 0-d arrays
 
 
 def _class_axis(function: str, input: Tensor) -> int:
@@ -235,7 +229,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ign
     _check("nll_loss", input, reduction)
     labels = _labels("nll_loss", input, target, _class_weights("nll_loss", input, weight), ignore_index)
     picked = input.gather(labels.axis, np.expand_dims(labels.indices, labels.axis)).squeeze(labels.axis)
-    losses = picked * _constant(-labels.share)
+    losses = picked * np.asarray(-labels.share)
     if labels.ignored is not None:
         losses = where(labels.ignored, 0.0, losses)        # even if infinite
     divisor = labels.divisor(reduction)
@@ -273,7 +267,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *
     axis, weights = _class_axis(name, input), _class_weights(name, input, weight)
     uniform = label_smoothing / max(input.shape[axis], 1)
     if isinstance(target, Tensor) and target.is_floating_point() and target.shape == input.shape:
-        per_class: Any = 1.0 if weights is None else _constant(weights.reshape(-1, *(1,) * (input.ndim - axis - 1)))
+        per_class: Any = 1.0 if weights is None else weights.reshape(-1, *(1,) * (input.ndim - axis - 1))
         soft = target * (1 - label_smoothing) + uniform
         return _reduced(-(log_softmax(input, axis) * soft * per_class).sum(axis), reduction)
     labels = _labels(name, input, target, weights, ignore_index)
