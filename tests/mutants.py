@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 TESTS = tuple(f"tests/{name}.py" for name in (              # those that take longest last
@@ -89,32 +92,38 @@ def mutants(source: str) -> list[tuple[int, str, str]]:
     return found
 
 
-def is_noticed(package: Path, tests: tuple[str, ...]) -> bool:
-    """Whether a test fails on a copy of the package."""
+def failing(package: Path, first: tuple[str, ...] = ()) -> str | None:
+    """The test that fails on a copy of the package, or else why it does not run. Some tests go first; then all."""
     environment = {**os.environ, "PYTHONPATH": str(package)}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:doctest", "-o", "addopts=", "-W", "error", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:doctest", "-o", "addopts=", "-W", "error", *first, *TESTS]
     try:
-        return subprocess.run(command, cwd=package, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=SECONDS, check=False).returncode != 0
+        done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return True
+        return "takes too long"
+    failed = re.search(r"^FAILED (.*?)( - |$)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else f"exit status {done.returncode}" if done.returncode else None
 
 
 def main(name: str, first: str = "0", every: str = "1") -> None:
     """See the module."""
     source = (ROOT / name).read_text()
     chosen = list(enumerate(mutants(source)))[int(first) :: int(every)]
-    survived = 0
+    survived, failed = 0, ()                   # tests that failed lately go first: what is changed next is often near
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder)
         for part in ("tinygrad_cnn", "tests"):
             shutil.copytree(ROOT / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", package)
-        assert not is_noticed(package, TESTS), "the tests fail without a change"
-        for number, (line, what, text) in chosen:
+        assert failing(package) is None, "the tests fail without a change"
+        for number, (line, what, text) in tqdm(chosen, smoothing=0.05):
             (package / name).write_text(text)
-            if not is_noticed(package, TESTS):
+            test = failing(package, failed)
+            if test is None:
                 survived += 1
-                print(f"{number}\t{name}:{line}\t{what}", flush=True)
+                tqdm.write(f"{number}\t{name}:{line}\t{what}", file=sys.stdout)
+                sys.stdout.flush()
+            elif "::" in test:
+                failed = (test, *(t for t in failed if t != test))[:20]
     print(f"{len(chosen)} mutants, {survived} survived")
 
 

@@ -30,6 +30,8 @@ SOURCES = {
     "transposed + 1": lambda lib, x: x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0) + 1,
     "expanded": lambda lib, x: x[:1, :1].expand(SHAPE),
     "expanded image": lambda lib, x: image(lib, x)[:1].expand(SHAPE),
+    "expanded + 1": lambda lib, x: x[:1, :1].expand(SHAPE) + 1,
+    "expanded image + 1": lambda lib, x: image(lib, x)[:1].expand(SHAPE) + 1,
     "cat of images": lambda lib, x: lib.cat([image(lib, x[:1]), image(lib, x[1:])]),
     "one channel": lambda lib, x: image(lib, x.reshape(2 * 4, 1, 3, 3)).reshape(SHAPE),
     "one pixel": lambda lib, x: image(lib, x.reshape(2, 4 * 9, 1, 1)).reshape(SHAPE),
