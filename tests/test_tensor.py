@@ -110,6 +110,21 @@ def test_dtypes_that_tensors_do_not_have(dtype):
     for make in (lambda: tg.zeros(2, dtype=dtype), lambda: tg.ones(2).to(dtype), lambda: tg.tensor([1.0], dtype=dtype)):
         with pytest.raises(TypeError, match=r"(zeros|to|tensor): .*wanted one of"):
             make()
+    if dtype != "nonsense":
+        with pytest.raises(TypeError, match="from_numpy: .*wanted one of"):
+            tg.from_numpy(np.ones(2, dtype))
+
+
+def test_arrays_of_other_dtypes_are_converted_as_numpy_does():
+    """As in PyTorch: only Python's numbers must fit."""
+    assert tg.tensor(np.array([300, -1]), dtype=tg.uint8).tolist() == [44, 255]
+    assert tg.tensor(np.int64(300), dtype=tg.int8).item() == 44 and tg.tensor(tg.tensor([300, -1]), dtype=tg.uint8).tolist() == [44, 255]
+
+
+@pytest.mark.parametrize("call", [tg.autograd.grad, tg.autograd.backward])
+def test_roots_that_are_no_tensors(call):
+    with pytest.raises(TypeError, match=f"{call.__name__}: outputs must be Tensors, got ndarray"):
+        call([np.ones(1)], [tg.ones(1, requires_grad=True)])
 
 
 def test_factories():
