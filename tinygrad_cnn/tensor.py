@@ -985,7 +985,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     elif array.dtype.kind not in "fiub" and not _all_integers(array):
         raise TypeError(f"tensor: data of dtype {array.dtype} cannot become a tensor")
     dtype = check_dtype("tensor", dtype)
-    if dtype.kind in "iu" and not isinstance(data, (Tensor, np.ndarray, np.generic)):
+    if dtype.kind in "iu" and not isinstance(data, (Tensor, np.ndarray)):
         check_fits("tensor", array, dtype)
     new = isinstance(source, (list, tuple)) and array.dtype == dtype
     return Tensor._wrap(array if new else memory.copy(array, dtype)).requires_grad_(requires_grad)
