@@ -70,7 +70,7 @@ class Storage:
     @property
     def stamp(self) -> float:
         """Equal to what it was as long as the memory surely holds the same values; NaN, equal to nothing, while it is exposed."""
-        return math.nan if self.exposed else self.version + self._lends
+        return math.nan if (self.foreign or self._lent) and self.exposed else self.version + self._lends
 
 
 class Saved:

@@ -70,8 +70,10 @@ def of_elementwise(array: np.ndarray, arguments: Iterable[tuple[np.ndarray, Any]
     """The layout of an elementwise result: dense, its dims in the order that the first argument of its shape has them."""
     for argument, layout in arguments:
         if argument.shape == array.shape:
-            strides = stand_in(argument, layout).strides
-            if all(stride or n == 1 for stride, n in zip(strides, array.shape, strict=True)):
+            if layout is PLAIN or layout is HIDDEN:
+                break                          # row-major
+            strides = (argument if layout is KEPT else layout).strides
+            if 0 not in strides or all(stride or n == 1 for stride, n in zip(strides, array.shape, strict=True)):
                 order, back = order_of(strides)
                 return simplest(_row_major(tuple([array.shape[axis] for axis in order])).transpose(back), array)
     return of_new(array)

@@ -176,10 +176,15 @@ def pair(function: str, name: str, value: Any, *, minimum: int) -> tuple[int, in
 
 def check_float(function: str, **arrays: Any) -> None:
     """TypeError unless all the named arrays hold floats of one dtype."""
-    kinds = {name: a.dtype for name, a in arrays.items() if a is not None}
-    first, *others = kinds.values()
-    if first.kind == "f" and all([dtype is first for dtype in others]):        # the usual case: this runs for every layer
+    first = None
+    for a in arrays.values():                  # the usual case first: this runs for every layer
+        if a is not None and (dtype := a.dtype) is not first:
+            if first is not None or dtype.kind != "f":
+                break
+            first = dtype
+    else:
         return
+    kinds = {name: a.dtype for name, a in arrays.items() if a is not None}
     for name, dtype in kinds.items():
         if dtype.kind != "f":
             raise TypeError(f"{function}: {name} must be float32 or float64, got {dtype}")
