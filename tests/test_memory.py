@@ -40,6 +40,26 @@ def test_a_buffer_serves_again_once_its_array_is_gone(held):
     assert _address(again) == address and memory.stats().reused == before.reused + 1
 
 
+def test_nothing_is_kept_of_an_array_that_is_gone():
+    before = len(memory._leases)
+    array = memory.empty(SHAPE, np.float32)
+    assert len(memory._leases) == before + 1
+    del array
+    assert len(memory._leases) == before
+
+
+@pytest.mark.parametrize("write", [lambda x: x.relu_(), lambda x: x.mul_(2.0), lambda x: x.add_(1.0), lambda x: tg.nn.ReLU(inplace=True)(x)])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_in_place_operations_take_no_memory(write, recorded):
+    x = tg.ones(*SHAPE)
+    if recorded:
+        x = x + tg.ones(1, requires_grad=True)
+    memory.empty_cache()
+    before = memory.stats().peak
+    write(x)
+    assert memory.stats().peak == before
+
+
 @pytest.mark.parametrize("view", [
     lambda a: a[3:], lambda a: a.T, lambda a: a.reshape(-1)[5:7], lambda a: a.view(np.int32), lambda a: a[..., None][0].T, lambda a: memoryview(a),
     lambda a: np.lib.stride_tricks.as_strided(a, (3,), (8,)), lambda a: np.asarray(a, copy=False), lambda a: np.frombuffer(a, np.uint8),
