@@ -136,6 +136,7 @@ def test_factories():
     assert tg.zeros(2, 3).shape == tg.zeros((2, 3)).shape == tg.empty([2, 3]).shape == (2, 3) and tg.ones().shape == ()
     assert tg.zeros_like(tg.ones(2, dtype=tg.int8)).dtype == tg.int8 and tg.randn_like(tg.ones(2, 2)).shape == (2, 2)
     assert sorted(tg.randperm(5).tolist()) == [0, 1, 2, 3, 4] and set(tg.randint(3, size=(50,)).tolist()) == {0, 1, 2}
+    assert set(tg.randint(3, (50,)).tolist()) == {0, 1, 2} and set(tg.randint(2, 4, [50]).tolist()) == {2, 3} and tg.randint(5).shape == ()
     assert tg.ones(2, requires_grad=True).requires_grad and tg.rand(100).min().item() >= 0 and tg.rand(100).max().item() < 1
 
 
