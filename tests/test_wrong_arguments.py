@@ -96,3 +96,28 @@ def test_errors_of_others_keep_their_class_and_text():
 
     with pytest.raises(Mine, match="^boom$"):
         tg.autograd.gradcheck(fail, tg.ones(1, dtype=tg.float64, requires_grad=True))
+
+
+NUMBERS = {
+    "arange": lambda lib, t: lib.arange(t(5)), "arange from": lambda lib, t: lib.arange(t(0.5), t(3.0), t(0.5)), "full": lambda lib, t: lib.full((2,), t(3.0)), "full of ints": lambda lib, t: lib.full((2,), t(3)),
+    "full_like": lambda lib, t: lib.full_like(lib.ones(2), t(3.0)), "linspace": lambda lib, t: lib.linspace(t(0.0), t(1.0), 3), "alpha": lambda lib, t: lib.ones(2).add_(lib.ones(2), alpha=t(2.0)),
+    "fill_": lambda lib, t: lib.zeros(2).fill_(t(2.0)), "tril": lambda lib, t: lib.ones(3, 3).tril(t(1)), "roll": lambda lib, t: lib.arange(4).roll(t(1)), "chunk": lambda lib, t: lib.arange(4).chunk(t(2))[0],
+    "leaky_relu": lambda lib, t: lib.nn.functional.leaky_relu(lib.tensor([-1.0, 2.0]), t(0.25)), "dropout": lambda lib, t: lib.nn.functional.dropout(lib.ones(2), t(0.0)),
+    "std": lambda lib, t: lib.arange(4.0).std(correction=t(0)), "uniform_": lambda lib, t: lib.zeros(2).uniform_(t(1.0), t(1.0)), "randint": lambda lib, t: lib.randint(t(0), t(1), (2,)),
+    "randint of a shape": lambda lib, t: lib.randint(1, (2,)), "eye": lambda lib, t: lib.eye(t(2)), "clamp": lambda lib, t: lib.arange(4.0).clamp(t(1.0), t(2.0)), "norm": lambda lib, t: lib.arange(4.0).norm(t(2.0)),
+    "ignore_index": lambda lib, t: lib.nn.functional.cross_entropy(lib.zeros(2, 1), lib.tensor([0, 1]), ignore_index=t(1)), "index": lambda lib, t: lib.arange(4)[t(1)], "view": lambda lib, t: lib.ones(4).view(t(2), t(2)),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_tensor_without_dims_does_for_a_number_as_in_pytorch(name):
+    torch = pytest.importorskip("torch")
+    expected, actual = NUMBERS[name](torch, torch.tensor), NUMBERS[name](tg, tg.tensor)
+    assert str(actual.dtype) == str(expected.dtype).removeprefix("torch.")
+    np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-6)
+
+
+def test_but_not_where_its_gradient_would_be_lost():
+    slope = tg.tensor(0.25, requires_grad=True)
+    with pytest.raises(TypeError, match="leaky_relu: negative_slope must be a real number"):
+        F.leaky_relu(tg.ones(2), slope)

@@ -91,6 +91,11 @@ def _are_positive(value: Any) -> bool:
     return all(map(_is_positive, value if isinstance(value, (tuple, list)) else [value]))
 
 
+def _number(value: Any) -> Any:
+    """The number in a tensor without dims, which does for a number, as in PyTorch, if no gradient is lost; else the value itself."""
+    return value.item() if hasattr(type(value), "_record") and value.ndim == 0 and not value.requires_grad else value
+
+
 def _pair(least: int) -> Kind:
     return Kind(lambda function, name, value: pair(function, name, value, minimum=least))
 
@@ -104,6 +109,7 @@ NUMBER = Kind(_check_number, frozenset({int}))
 SHARE = _kind("a number in 0 .. 1", lambda value: _is_number(value) and 0 <= value <= 1, error=ValueError)
 TEXT = _kind("a string", lambda value: isinstance(value, str), frozenset({str}))
 FUNCTION = _kind("a function", callable)
+NUMBERS = (INT, INTS, VALUE, NUMBER, SHARE)
 LAYER = _kind("a name or a Module", lambda value: value is None or isinstance(value, str) or hasattr(value, "named_modules"))
 
 BY_ANNOTATION = {"Tensor": TENSOR, "Tensor | np.ndarray": TENSOR, "bool": FLAG, "int": INT, "float": NUMBER, "str": TEXT, "Layer": LAYER}
@@ -124,7 +130,7 @@ BY_FUNCTION: dict[str, dict[str, Kind | None]] = {
     **{name: dict.fromkeys(("start", "end", "step"), NUMBER) for name in ("arange", "linspace")},
     "where": {"x": None, "y": None}, "model": {"x": None}, "copy_": {"source": None}, "is_tensor": {"value": None},
     "fill_": {"value": None}, "masked_fill": {"value": None}, "ZeroPad2d": {"padding": None}, "Unflatten": {"unflattened_size": INTS},
-    "Fold": {"output_size": _pair(1)},
+    "Fold": {"output_size": _pair(1)}, "randint": {"high": INTS},
 }
 """Where a name means something else, or alone says too little."""
 OF_LAYERS = {
@@ -161,7 +167,7 @@ def checked(function: Any) -> Any:
     """
     parameters = list(inspect.signature(function).parameters.values())
     scope: dict[str, Any] = {"_function": function, "_type": type, "_named": named_error, "_NAMELESS": NAMELESS, "_name": function.__name__,
-                             "_names": [p.name for p in parameters if p.name != "self"]}
+                             "_number": _number, "_names": [p.name for p in parameters if p.name != "self"]}
     name = "_type(self).__name__" if function.__name__ == "__init__" else "_name"
     head: list[str] = []
     checks, passed = [], []
@@ -176,7 +182,8 @@ def checked(function: Any) -> Any:
         if kind is not None:
             scope[f"_plain{i}"], scope[f"_check{i}"] = kind.plain, kind.check
             unless_none = f" and {p.name} is not None" if p.default is None or _annotation(p) != str(p.annotation) else ""
-            checks.append(f"    if _type({p.name}) not in _plain{i}{unless_none}: _check{i}({name}, {p.name!r}, {p.name})\n")
+            number = f"{p.name} = _number({p.name}); " if kind in NUMBERS else ""
+            checks.append(f"    if _type({p.name}) not in _plain{i}{unless_none}: {number}_check{i}({name}, {p.name!r}, {p.name})\n")
     source = (f"def call({', '.join(head)}):\n{''.join(checks)}"
               f"    try:\n        return _function({', '.join(passed)})\n"
               f"    except _NAMELESS as _error:\n        raise _named(_error, {name}, _names) from _error.__cause__\n")
