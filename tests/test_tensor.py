@@ -355,3 +355,8 @@ def test_dlpack_refuses_what_would_be_unsafe():
     with pytest.raises(BufferError, match="copy=False"):
         tg.ones(2).__dlpack__(copy=False)
     assert tg.ones(2).__dlpack_device__() == (1, 0)
+
+
+def test_nobody_iterates_over_a_tensor_without_dims():
+    with pytest.raises(TypeError, match="iteration over a 0-d tensor"):
+        iter(tg.tensor(1.0))

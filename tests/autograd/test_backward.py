@@ -472,3 +472,12 @@ def test_copies_of_leaves():
     for what in (copy.copy, copy.deepcopy):
         with pytest.raises(RuntimeError, match=r"detach\(\)"):
             what(y)
+
+
+def test_a_gradient_with_history_is_added_to_one_without():
+    x = tg.tensor([2.0, 3.0], dtype=tg.float64, requires_grad=True)
+    (x**2).sum().backward()
+    (x**3).sum().backward(create_graph=True)
+    assert x.grad.tolist() == [2 * 2 + 3 * 4, 2 * 3 + 3 * 9]
+    (second,) = tg.autograd.grad(x.grad.sum(), x)
+    assert second.tolist() == [6 * 2, 6 * 3]
