@@ -361,3 +361,17 @@ def test_a_primitive_that_returns_its_argument_or_a_view_of_it_shares_its_versio
                 z.backward()
         else:
             z.backward()
+
+
+def test_data_of_tensors_that_are_no_leaves_may_be_assigned():
+    x = tg.ones(2)
+    x.data = tg.tensor([1, 2])
+    assert x.dtype == tg.int64
+    with pytest.raises(TypeError, match="data: a tensor that requires grad holds floats, got int64"):
+        tg.ones(2, requires_grad=True).data = tg.tensor([1, 2])
+    leaf = tg.ones(2, requires_grad=True)
+    y = leaf * 2
+    y.data = tg.tensor([3.0, 4.0])
+    y.mul_(5)                                  # a write that is recorded: no leaf lies there
+    y.sum().backward()
+    assert y.tolist() == [15, 20] and leaf.grad.tolist() == [10, 10]
