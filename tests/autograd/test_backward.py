@@ -481,3 +481,12 @@ def test_a_gradient_with_history_is_added_to_one_without():
     assert x.grad.tolist() == [2 * 2 + 3 * 4, 2 * 3 + 3 * 9]
     (second,) = tg.autograd.grad(x.grad.sum(), x)
     assert second.tolist() == [6 * 2, 6 * 3]
+
+
+def test_a_second_walk_from_the_same_root_is_refused_even_if_nothing_was_saved():
+    x = tg.ones(2, requires_grad=True)
+    y = (x + 1).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="retain_graph"):
+        y.backward()
+    assert x.grad.tolist() == [1, 1]

@@ -375,3 +375,13 @@ def test_data_of_tensors_that_are_no_leaves_may_be_assigned():
     y.mul_(5)                                  # a write that is recorded: no leaf lies there
     y.sum().backward()
     assert y.tolist() == [15, 20] and leaf.grad.tolist() == [10, 10]
+
+
+def test_memory_of_a_leaf_that_is_gone_may_be_written_to():
+    leaf, factor = tg.ones(2, requires_grad=True), tg.full((2,), 3.0, requires_grad=True)
+    y, values = leaf * 2, leaf.detach()
+    del leaf
+    values.mul_(factor)
+    values.sum().backward()
+    assert values.tolist() == [3, 3] and factor.grad.tolist() == [1, 1]
+    y.sum().backward()                         # the product with 2 saved nothing
