@@ -140,6 +140,12 @@ def test_factories():
     assert tg.ones(2, requires_grad=True).requires_grad and tg.rand(100).min().item() >= 0 and tg.rand(100).max().item() < 1
 
 
+def test_random_writes_have_pytorchs_ranges():
+    x = tg.empty(10_000)
+    assert 0 <= x.uniform_().min() < 0.01 and 0.99 < x.max() <= 1 and abs(x.mean() - 0.5) < 0.02
+    assert abs(x.normal_().mean()) < 0.05 and abs(x.std() - 1) < 0.05
+
+
 def test_manual_seed_repeats_everything():
     tg.manual_seed(5)
     first = [tg.randn(3), tg.rand(2), tg.randint(9, size=(4,)), tg.randperm(6), tg.zeros(3).normal_()]

@@ -190,6 +190,12 @@ def test_gradients_of_views_that_are_copies_are_ordinary_tensors():
     conv.weight.view(-1).sum().backward()
     assert conv.weight.grad.flatten().tolist() == [1] * 54
     tg.optim.SGD([conv.weight], lr=0.5).step()
+    x = tg.ones(2, 18, requires_grad=True)
+    conv(x.view(2, 2, 3, 3)).sum().backward()  # whose gradient is a reshape of an image's
+    x.grad.zero_()
+    (gradient,) = tg.autograd.grad(conv(x.view(2, 2, 3, 3)).sum(), x)
+    gradient.zero_()
+    assert not x.grad.any() and not gradient.any()
 
 
 def test_a_parameter_over_a_view_that_is_a_copy_is_not_trained_apart_from_the_original():

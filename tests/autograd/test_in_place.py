@@ -363,6 +363,17 @@ def test_a_primitive_that_returns_its_argument_or_a_view_of_it_shares_its_versio
             z.backward()
 
 
+@pytest.mark.parametrize("view", [lambda x: np.asarray(memoryview(x)), lambda x: np.frombuffer(x, x.dtype), lambda x: np.from_dlpack(x)])
+def test_an_output_over_an_arguments_memory_is_known_whatever_lies_between(view):
+    @primitive
+    def over(x):
+        return view(x)
+
+    y = leaf(1.0, 2.0) * 1
+    out = over(y)
+    assert np.shares_memory(out._data, y._data) and out._storage is y._storage
+
+
 def test_data_of_tensors_that_are_no_leaves_may_be_assigned():
     x = tg.ones(2)
     x.data = tg.tensor([1, 2])
