@@ -490,3 +490,23 @@ def test_a_second_walk_from_the_same_root_is_refused_even_if_nothing_was_saved()
     with pytest.raises(RuntimeError, match="retain_graph"):
         y.backward()
     assert x.grad.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("parts", [lambda h: (h, h), lambda h: (h, h.view(2, 2)), lambda h: (h[:], h.reshape(2, 2))])
+@pytest.mark.parametrize("after", [lambda x: x, tg.relu])
+def test_gradients_that_share_memory_belong_to_nobody(parts, after):
+    """One array for two arguments: neither may keep it as its own, nor a rule, such as ReLU's, write over it."""
+    @tg.primitive
+    def total(x, y):
+        return x + y
+
+    @total.joint_vjp
+    def _(g, needs):
+        return tuple(part.reshape(2, 2) for part in parts(g * 2))
+
+    x, y = tg.tensor([[1.0, -1.0], [1.0, -1.0]], requires_grad=True), tg.ones(2, 2, requires_grad=True)
+    total(after(x), y).sum().backward()
+    expected = [[2, 2], [2, 2]] if after is not tg.relu else [[2, 0], [2, 0]]
+    assert x.grad.tolist() == expected and y.grad.tolist() == [[2, 2], [2, 2]]
+    x.grad.zero_()
+    assert y.grad.tolist() == [[2, 2], [2, 2]]
