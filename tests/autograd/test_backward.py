@@ -510,3 +510,23 @@ def test_gradients_that_share_memory_belong_to_nobody(parts, after):
     assert x.grad.tolist() == expected and y.grad.tolist() == [[2, 2], [2, 2]]
     x.grad.zero_()
     assert y.grad.tolist() == [[2, 2], [2, 2]]
+
+
+@tg.primitive
+def average(x):
+    return np.asarray(np.mean(x))
+
+
+@average.vjp(0)
+def _(g, x_shape):
+    return (g / 12).expand(x_shape)
+
+
+@pytest.mark.parametrize("f", [average, lambda x: x.mean(), lambda x: (x.sum(0) * 2).sum(), lambda x: x.max(), lambda x: x.std()])
+def test_gradients_can_be_written_to(f):
+    """Also those that a rule made by expanding a smaller one."""
+    x = tg.randn(3, 4, requires_grad=True)
+    f(x).backward()
+    x.grad.zero_()
+    x.grad[1, 2] = 5
+    assert x.grad.sum() == 5
