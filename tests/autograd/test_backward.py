@@ -530,3 +530,11 @@ def test_gradients_can_be_written_to(f):
     x.grad.zero_()
     x.grad[1, 2] = 5
     assert x.grad.sum() == 5
+
+
+def test_gradients_add_up_in_place_as_in_pytorch():
+    x = tg.ones(3, requires_grad=True)
+    (x * 2).sum().backward()
+    first = x.grad
+    (x * 3).sum().backward()
+    assert x.grad is first and first.tolist() == [5, 5, 5]
