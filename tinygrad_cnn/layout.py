@@ -51,10 +51,7 @@ def _row_major(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def stand_in(array: np.ndarray, layout: Any) -> np.ndarray:
-    """An array of the layout's strides. Nothing may be read from it."""
-    if layout is KEPT:
-        strides = [stride // array.itemsize for stride in array.strides]
-        return as_strided(np.empty(1, np.uint8), array.shape, strides, writeable=False)
+    """An array of the strides of a layout that is not KEPT. Nothing may be read from it."""
     return _row_major(array.shape) if isinstance(layout, Layout) else layout
 
 

@@ -538,3 +538,10 @@ def test_gradients_add_up_in_place_as_in_pytorch():
     first = x.grad
     (x * 3).sum().backward()
     assert x.grad is first and first.tolist() == [5, 5, 5]
+
+
+def test_cotangents_of_the_same_root_add_up():
+    x = tg.ones(2, requires_grad=True)
+    y = x * 3
+    tg.autograd.backward([y, y], [tg.tensor([1.0, 2.0]), tg.tensor([10.0, 20.0])])
+    assert x.grad.tolist() == [33, 66]

@@ -396,3 +396,12 @@ def test_memory_of_a_leaf_that_is_gone_may_be_written_to():
     values.sum().backward()
     assert values.tolist() == [3, 3] and factor.grad.tolist() == [1, 1]
     y.sum().backward()                         # the product with 2 saved nothing
+
+
+def test_in_place_sums_take_alpha_and_keep_their_dtype():
+    x = tg.ones(2)
+    assert x.add_(tg.full((2,), 3.0), alpha=2).tolist() == [7, 7] and x.sub_(tg.ones(2), alpha=0.5).tolist() == [6.5, 6.5]
+    wide = tg.full((2,), 2.0, dtype=tg.float64)
+    assert x.mul_(wide).tolist() == [13, 13] and x.dtype == tg.float32
+    with pytest.raises(TypeError, match="mul_: the result is float64 and cannot be written into a int64 tensor"):
+        tg.ones(2, dtype=tg.int64).mul_(wide)
